@@ -1,0 +1,196 @@
+"""One zero-shot data set, whatever its source: classes with embeddings, splits, pictures or region features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fastzsl.data.sources import ImageSource, RegionSource
+from fastzsl.errors import UserError
+
+
+@dataclass(frozen=True)
+class ZeroShotDataset:
+    """Classes, their embeddings, and which pictures may be used for what.
+
+    Attributes:
+        name: short name, used in tables and file names.
+        class_names: C names.
+        class_embeddings: (C, m) float32, attributes or word vectors.
+        seen, unseen: int64 class ids; together each id of 0..C-1 at most once.
+        labels: (N,) int64 class id of each picture.
+        trainval: int64 picture indices for training (seen classes only).
+        test_seen, test_unseen: int64 picture indices for testing only.
+        images, regions: where pictures and features come from; at least one of the two.
+        attribute_names: m names, or empty.
+        fingerprint: changes whenever the pictures change; names their cached features.
+        picture_ids: (N,) index of each picture in its source, which this data set may show a part of.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    class_embeddings: Tensor
+    seen: Tensor
+    unseen: Tensor
+    labels: Tensor
+    trainval: Tensor
+    test_seen: Tensor
+    test_unseen: Tensor
+    images: ImageSource | None = None
+    regions: RegionSource | None = None
+    attribute_names: tuple[str, ...] = ()
+    fingerprint: str = ""
+    picture_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+    def __post_init__(self) -> None:
+        if not len(self.picture_ids):
+            object.__setattr__(self, "picture_ids", torch.arange(len(self.labels)))
+        check(self)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.class_embeddings.shape[1]
+
+    def read_regions(self, indices: Tensor) -> Tensor:
+        """Region features (B, T, d) of the pictures `indices` of this data set."""
+        if self.regions is None:
+            raise UserError(f"data set {self.name} has pictures but no region features yet; extract them first")
+        return self.regions.regions(self.picture_ids[indices])
+
+    def with_regions(self, regions: RegionSource) -> ZeroShotDataset:
+        """The same data set reading its features from `regions`, which covers the whole source."""
+        return replace(self, regions=regions)
+
+    def hold_out(self, seed: int, class_share: float = 0.25, picture_share: float = 0.2) -> ZeroShotDataset:
+        """A zero-shot problem made of the seen classes' training pictures alone, for choosing settings.
+
+        A share of the seen classes plays the unseen ones. The result shares no picture and no class with
+        `test_seen` or `test_unseen`: whoever gets it cannot choose on test data, even by mistake.
+
+        Args:
+            seed: decides which classes and pictures are held out.
+            class_share: share of the seen classes that play unseen ones (at least two, and two stay seen).
+            picture_share: share of the remaining classes' pictures that become test_seen.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        count = len(self.seen)
+        if count < 4:
+            raise UserError(
+                f"data set {self.name} has {count} seen classes; choosing gamma on held-out seen classes "
+                "needs at least 4"
+            )
+        held = min(max(2, round(class_share * count)), count - 2)
+        shuffled = self.seen[torch.randperm(count, generator=generator)]
+        held_out, kept = shuffled[:held].sort().values, shuffled[held:].sort().values
+
+        old_ids = torch.cat([kept, held_out])
+        new_id = torch.full((self.num_classes,), -1, dtype=torch.long)
+        new_id[old_ids] = torch.arange(count)
+        labels = new_id[self.labels[self.trainval]]
+        is_kept = labels < len(kept)
+        trainval, test_seen = split_per_class(
+            torch.arange(len(labels))[is_kept], labels[is_kept], picture_share, generator
+        )
+        return replace(
+            self,
+            name=f"{self.name}-held-out-{seed}",
+            class_names=tuple(self.class_names[i] for i in old_ids.tolist()),
+            class_embeddings=self.class_embeddings[old_ids],
+            seen=torch.arange(len(kept)),
+            unseen=torch.arange(len(kept), count),
+            labels=labels,
+            trainval=trainval,
+            test_seen=test_seen,
+            test_unseen=torch.arange(len(labels))[~is_kept],
+            picture_ids=self.picture_ids[self.trainval],
+        )
+
+
+def split_per_class(
+    indices: Tensor, labels: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Split picture indices class by class into the rest and a random `share` of at least one picture.
+
+    A class with a single picture keeps it in the first part.
+    """
+    first, second = [], []
+    for label in labels.unique().tolist():
+        own = indices[labels == label]
+        own = own[torch.randperm(len(own), generator=generator)]
+        cut = min(max(1, round(share * len(own))), len(own) - 1)
+        second.append(own[:cut])
+        first.append(own[cut:])
+    return torch.cat(first).sort().values, torch.cat(second).sort().values
+
+
+def check(data: ZeroShotDataset) -> None:
+    """Raise `UserError` naming the first rule that the data set breaks, with a count and examples."""
+    where = f"data set {data.name}"
+    classes, names = len(data.class_names), data.class_names
+    if data.class_embeddings.ndim != 2 or len(data.class_embeddings) != classes:
+        raise UserError(
+            f"{where}: class_embeddings has shape {tuple(data.class_embeddings.shape)}; "
+            f"wanted ({classes}, m), a row a class"
+        )
+    if not torch.isfinite(data.class_embeddings).all():
+        bad = (~torch.isfinite(data.class_embeddings)).any(1).nonzero().flatten()
+        raise UserError(f"{where}: class_embeddings of {names[int(bad[0])]} has NaN or infinite entries")
+    if len(set(names)) != classes:
+        twice = sorted({n for n in names if names.count(n) > 1})
+        raise UserError(f"{where}: class names appear twice: {', '.join(twice[:5])}")
+    if not len(data.unseen):
+        raise UserError(f"{where} has no unseen class; zero-shot learning needs at least one")
+    if len(data.seen) < 2:
+        raise UserError(f"{where} has {len(data.seen)} seen classes; training needs at least two")
+    if classes > 1 and bool((data.class_embeddings == data.class_embeddings[0]).all()):
+        raise UserError(f"{where}: all classes have the same attributes; they must tell the classes apart")
+    both = set(data.seen.tolist()) & set(data.unseen.tolist())
+    if both:
+        raise UserError(f"{where}: {len(both)} classes are seen and unseen: {_examples(both, names)}")
+    if data.images is None and data.regions is None:
+        raise UserError(f"{where} has neither pictures nor region features")
+    if len(data.picture_ids) != len(data.labels):
+        raise UserError(f"{where}: {len(data.picture_ids)} pictures but {len(data.labels)} labels")
+    if len(data.labels) and not 0 <= int(data.labels.min()) <= int(data.labels.max()) < classes:
+        raise UserError(
+            f"{where}: labels run from {int(data.labels.min())} to {int(data.labels.max())}; "
+            f"wanted 0 to {classes - 1}"
+        )
+    _check_splits(data, where)
+
+
+def _check_splits(data: ZeroShotDataset, where: str) -> None:
+    count = len(data.labels)
+    parts = {"trainval": data.trainval, "test_seen": data.test_seen, "test_unseen": data.test_unseen}
+    for name, part in parts.items():
+        if not len(part):
+            raise UserError(f"{where}: split {name} is empty")
+        bad = part[(part < 0) | (part >= count)]
+        if len(bad):
+            raise UserError(
+                f"{where}: {len(bad)} indices of {name} are outside 0 to {count - 1}, first {bad[:3].tolist()}"
+            )
+        if len(part.unique()) != len(part):
+            raise UserError(f"{where}: split {name} names a picture twice")
+        classes, kind = (data.unseen, "unseen") if name == "test_unseen" else (data.seen, "seen")
+        foreign = part[~torch.isin(data.labels[part], classes)]
+        if len(foreign):
+            raise UserError(
+                f"{where}: {len(foreign)} pictures of {name} have a class that is not {kind}, "
+                f"first {foreign[:3].tolist()}"
+            )
+    for name in ("test_seen", "test_unseen"):
+        shared = set(data.trainval.tolist()) & set(parts[name].tolist())
+        if shared:
+            raise UserError(f"{where}: {len(shared)} pictures are in trainval and {name}: {sorted(shared)[:3]}")
+
+
+def _examples(ids: set[int], names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[i] for i in sorted(ids)[:3])
+    return shown + (", …" if len(ids) > 3 else "")

@@ -1,0 +1,61 @@
+"""Where pictures and region features come from, one at a time and lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """N pictures, drawn or decoded when asked for."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image.Image:
+        """Picture `index` in RGB."""
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """Bool mask (height, width) of the picture's object, or None where it is not known."""
+
+    def describe(self, index: int) -> str:
+        """The file's path, or what else names the picture in a message."""
+
+
+@runtime_checkable
+class RegionSource(Protocol):
+    """Region features of N pictures."""
+
+    feature_shape: tuple[int, int, int]
+    """(d, h, w) of one picture's feature map."""
+
+    def __len__(self) -> int: ...
+
+    def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Features (B, T, d) of the pictures `indices`, T = h·w, in the stored dtype."""
+
+
+class MemoryRegions:
+    """Region features held in memory.
+
+    Args:
+        feature_maps: (N, d, h, w), any floating dtype.
+    """
+
+    def __init__(self, feature_maps: Tensor) -> None:
+        if feature_maps.ndim != 4:
+            raise ValueError(f"feature_maps has {feature_maps.ndim} dimensions; wanted 4: (N, d, h, w)")
+        self.feature_shape = (feature_maps.shape[1], feature_maps.shape[2], feature_maps.shape[3])
+        self._maps = feature_maps
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
+        picked = self._maps[torch.as_tensor(indices, dtype=torch.long)]
+        return picked.flatten(2).transpose(1, 2)

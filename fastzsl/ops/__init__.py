@@ -1,0 +1,20 @@
+"""The fused operations: attended features and class scores, with gradients, on every backend of the machine."""
+
+from fastzsl.ops import reference
+from fastzsl.ops.api import attended_scores, dense_attention
+from fastzsl.ops.dispatch import Backend, Call, backends, explain
+from fastzsl.ops.planner import ORDERS, Plan, plan_scores, score_costs
+
+__all__ = [
+    "ORDERS",
+    "Backend",
+    "Call",
+    "Plan",
+    "attended_scores",
+    "backends",
+    "dense_attention",
+    "explain",
+    "plan_scores",
+    "reference",
+    "score_costs",
+]
