@@ -60,7 +60,13 @@ def backends() -> dict[str, Backend]:
 
 def kernel_module(name: str) -> Any:
     """The module of a kernel backend: `fastzsl.ops.native` or `fastzsl.ops.triton`."""
-    return _modules()[name]
+    if name not in _loaded:
+        _loaded[name] = importlib.import_module(f"fastzsl.ops.{name}")
+    return _loaded[name]
+
+
+# Filled by the first question about a backend; a plain dict, because torch.compile traces kernel_module.
+_loaded: dict[str, Any] = {}
 
 
 def resolve(backend: str, call: Call) -> str:
@@ -105,11 +111,6 @@ def _why_not(name: str, call: Call) -> list[str]:
     return list(missing) if missing else list(kernel_module(name).refuses(call))
 
 
-@functools.cache
-def _modules() -> dict[str, Any]:
-    return {name: importlib.import_module(f"fastzsl.ops.{name}") for name in KERNELS}
-
-
 @torch.compiler.assume_constant_result
 def _missing(name: str) -> tuple[str, ...]:
     return _missing_once(name)
@@ -117,7 +118,7 @@ def _missing(name: str) -> tuple[str, ...]:
 
 @functools.cache
 def _missing_once(name: str) -> tuple[str, ...]:
-    return tuple(_modules()[name].missing())
+    return tuple(kernel_module(name).missing())
 
 
 @torch.compiler.assume_constant_result

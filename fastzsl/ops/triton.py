@@ -45,8 +45,8 @@ def refuses(call: Call) -> list[str]:
             reasons.append(f"device is {call.device}; in the interpreter (TRITON_INTERPRET=1) wanted cpu")
     elif call.device.type != "cuda":
         reasons.append(f"device is {call.device}; wanted cuda")
-    elif torch.version.hip is None and torch.cuda.get_device_capability(call.device) < (8, 0):
-        reasons.append(f"{torch.cuda.get_device_name(call.device)} is older than compute capability 8.0")
+    elif _too_old(call.device):
+        reasons.append(f"{call.device} is older than compute capability 8.0")
     if call.T > _MOST_REGIONS:
         reasons.append(f"regions has T={call.T}; wanted at most {_MOST_REGIONS}")
     if 8 * call.T * max(call.C, call.d, call.m) > _MOST_OFFSETS:
@@ -58,7 +58,7 @@ def slower(call: Call) -> str | None:
     """A reason for "auto" to prefer plain PyTorch, or None. No crossover has been measured on a GPU yet."""
     if _interpreted():
         return "Triton's interpreter is for tests"
-    if call.dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32:
+    if call.dtype == torch.float32 and not _tf32():
         return "float32 without TF32 uses no tensor cores, and cuBLAS has the better kernels for that"
     return None
 
@@ -157,6 +157,17 @@ def scores_backward(
 
 def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+
+
+# Facts of the machine, which torch.compile need not trace.
+@torch.compiler.assume_constant_result
+def _too_old(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0)
+
+
+@torch.compiler.assume_constant_result
+def _tf32() -> bool:
+    return torch.backends.cuda.matmul.allow_tf32
 
 
 def _launch() -> Any:
