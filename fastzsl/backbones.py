@@ -114,7 +114,9 @@ def load_backbone(name: str = DEFAULT, weights: str | Path | None = None) -> Bac
         return _efficientnet_lite0(weights)
     known = available_backbones()
     if name not in known:
-        raise UserError(f'unknown backbone "{name}"{nearest(name, known)} (`python -m fastzsl.info --backbones`)')
+        raise UserError(
+            f'unknown backbone "{name}"{nearest(name, known)} (`python -m fastzsl.info --backbones`)'
+        )
     fork = torch.random.fork_rng() if weights == "random" else _nothing()
     with fork:
         if weights == "random":
@@ -217,7 +219,9 @@ def _load_state(model: nn.Module, path: Path, name: str) -> None:
             {k: v for k, v in stored.items() if k in wanted and v.shape == wanted[k].shape}, strict=False
         )
     except Exception as error:
-        raise UserError(f"{path}: not a state dict of tensors ({str(error).splitlines()[0][:120]})") from error
+        raise UserError(
+            f"{path}: not a state dict of tensors ({str(error).splitlines()[0][:120]})"
+        ) from error
     missing = [k for k in missing if not k.startswith(("fc.", "classifier.", "head."))]
     if missing:
         raise UserError(f"{path}: {len(missing)} tensors of {name} are missing, first {missing[0]}")

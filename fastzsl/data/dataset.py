@@ -60,7 +60,9 @@ class ZeroShotDataset:
     def read_regions(self, indices: Tensor) -> Tensor:
         """Region features (B, T, d) of the pictures `indices` of this data set."""
         if self.regions is None:
-            raise UserError(f"data set {self.name} has pictures but no region features yet; extract them first")
+            raise UserError(
+                f"data set {self.name} has pictures but no region features yet; extract them first"
+            )
         return self.regions.regions(self.picture_ids[indices])
 
     def with_regions(self, regions: RegionSource) -> ZeroShotDataset:
@@ -188,7 +190,9 @@ def _check_splits(data: ZeroShotDataset, where: str) -> None:
     for name in ("test_seen", "test_unseen"):
         shared = set(data.trainval.tolist()) & set(parts[name].tolist())
         if shared:
-            raise UserError(f"{where}: {len(shared)} pictures are in trainval and {name}: {sorted(shared)[:3]}")
+            raise UserError(
+                f"{where}: {len(shared)} pictures are in trainval and {name}: {sorted(shared)[:3]}"
+            )
 
 
 def _examples(ids: set[int], names: tuple[str, ...]) -> str:

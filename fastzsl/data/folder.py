@@ -1,0 +1,211 @@
+"""A folder of pictures with a table of class attributes: how a user brings their own data."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fastzsl.data.dataset import ZeroShotDataset, split_per_class
+from fastzsl.errors import UserError, nearest
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+TEST_SEEN_SHARE = 0.2
+MAX_PIXELS = 100_000_000
+"""A picture that claims more pixels is refused before it is decoded."""
+
+
+class FolderImages:
+    """Pictures read from files when asked for."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, index: int) -> Image.Image:
+        """Raises `UserError` naming the file if it is not a whole picture of bearable size."""
+        return read_picture(self.paths[index])
+
+    def mask(self, index: int) -> np.ndarray | None:
+        return None
+
+    def describe(self, index: int) -> str:
+        return str(self.paths[index])
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Decode one picture to RGB.
+
+    Raises:
+        UserError: not a picture, truncated, or a decompression bomb; the file is named.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise UserError(
+                        f"{path}: {width} × {height} pixels are more than the limit of {MAX_PIXELS:,}"
+                    )
+                return picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: not a readable picture ({str(error).splitlines()[0][:100]})") from None
+
+
+def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False) -> ZeroShotDataset:
+    """Read `<root>/images/<class>/*` and `<root>/classes.csv` (columns `class,split,<attribute>...`).
+
+    A fifth of each seen class's pictures, drawn from `seed`, is test_seen. Hidden files and files whose ending
+    is not a picture's are not looked at.
+
+    Args:
+        root: the folder.
+        seed: decides the split of the seen classes' pictures.
+        skip_bad_images: leave out pictures whose header cannot be read, instead of raising; see `bad_pictures`.
+
+    Raises:
+        UserError: anything wrong with table or folder, naming file, field, what was found and what was wanted.
+    """
+    root = Path(root)
+    table, folder = root / "classes.csv", root / "images"
+    if not root.is_dir():
+        raise UserError(f"--root: no folder {root}")
+    names, splits, attributes, embeddings = read_classes(table)
+    paths, labels = _list_pictures(folder, table, names)
+    if skip_bad_images:
+        good = [i for i, path in enumerate(paths) if not _is_bad(path)]
+        paths, labels = [paths[i] for i in good], [labels[i] for i in good]
+    for label, name in enumerate(names):
+        if label not in set(labels):
+            raise UserError(
+                f"{folder / name}: class {name} has no pictures; remove it from {table} or add some"
+            )
+
+    label_ids = torch.tensor(labels)
+    is_unseen = torch.tensor([split == "unseen" for split in splits])
+    indices = torch.arange(len(labels))
+    of_unseen = is_unseen[label_ids]
+    if is_unseen.all() or not is_unseen.any():
+        only = "unseen" if is_unseen.all() else "seen"
+        raise UserError(f'{table}: every class has split "{only}"; wanted both seen and unseen classes')
+    trainval, test_seen = split_per_class(
+        indices[~of_unseen], label_ids[~of_unseen], TEST_SEEN_SHARE, torch.Generator().manual_seed(seed)
+    )
+    return ZeroShotDataset(
+        name=root.resolve().name,
+        class_names=tuple(names),
+        class_embeddings=embeddings,
+        seen=torch.nonzero(~is_unseen).flatten(),
+        unseen=torch.nonzero(is_unseen).flatten(),
+        labels=label_ids,
+        trainval=trainval,
+        test_seen=test_seen,
+        test_unseen=indices[of_unseen],
+        images=FolderImages(paths),
+        attribute_names=tuple(attributes),
+        fingerprint=f"{root.resolve().name}-{_fingerprint(paths, root)}",
+    )
+
+
+def read_classes(table: Path) -> tuple[list[str], list[str], list[str], torch.Tensor]:
+    """Read a table `class,split,<attribute>...`; returns names, splits, attribute names, embeddings (C, m).
+
+    `split` may be missing; then every class counts as unseen.
+    """
+    if not table.is_file():
+        raise UserError(f"no file {table}; wanted a table with columns class,split,<attribute>...")
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: not a CSV table in UTF-8 ({error})") from None
+    if not rows:
+        raise UserError(f"{table}: the table is empty; wanted columns class,split,<attribute>...")
+    header = [cell.strip() for cell in rows[0]]
+    if header[0] != "class":
+        raise UserError(f'{table}: the first column is "{header[0]}"; wanted "class"')
+    first = 2 if len(header) > 1 and header[1] == "split" else 1
+    attributes = header[first:]
+    if not attributes:
+        raise UserError(f"{table}: no attribute columns after {','.join(header)}")
+    names, splits, values = [], [], []
+    for line, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise UserError(f"{table}, row {line}: {len(row)} cells; wanted {len(header)} as in the header")
+        names.append(row[0].strip())
+        splits.append(row[1].strip() if first == 2 else "unseen")
+        if splits[-1] not in ("seen", "unseen"):
+            raise UserError(f'{table}, row {line}, column split: "{splits[-1]}"; wanted "seen" or "unseen"')
+        values.append([_number(cell, table, line, attributes[i]) for i, cell in enumerate(row[first:])])
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"{table}: class {twice[0]} stands in {names.count(twice[0])} rows; wanted one row a class"
+        )
+    if not names:
+        raise UserError(f"{table}: no rows; wanted one row a class")
+    return names, splits, attributes, torch.tensor(values, dtype=torch.float32)
+
+
+def _number(cell: str, table: Path, line: int, column: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or abs(number) > 1e30:
+        raise UserError(f'{table}, row {line}, column {column}: "{cell.strip()}"; wanted a finite number')
+    return number
+
+
+def _list_pictures(folder: Path, table: Path, names: list[str]) -> tuple[list[Path], list[int]]:
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; wanted pictures in {folder}/<class>/")
+    present = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    missing = [name for name in names if name not in set(present)]
+    if missing:
+        raise UserError(
+            f"{table}: class {missing[0]} has no folder in {folder}{nearest(missing[0], present)}"
+            + (f" ({len(missing)} classes have none)" if len(missing) > 1 else "")
+        )
+    unknown = [name for name in present if name not in set(names)]
+    if unknown:
+        raise UserError(
+            f"{folder / unknown[0]}: class {unknown[0]} has no row in {table}{nearest(unknown[0], names)}"
+            + (f" ({len(unknown)} folders have none)" if len(unknown) > 1 else "")
+        )
+    paths, labels = [], []
+    for label, name in enumerate(names):
+        own = sorted(
+            p for p in (folder / name).iterdir()
+            if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")
+        )  # fmt: skip
+        paths += own
+        labels += [label] * len(own)
+    return paths, labels
+
+
+def _is_bad(path: Path) -> bool:
+    try:
+        read_picture(path)
+    except UserError:
+        return True
+    return False
+
+
+def _fingerprint(paths: list[Path], root: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        status = path.stat()
+        digest.update(f"{path.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,189 @@
+"""The paper's model: an autoencoder of class embeddings whose code attends to the picture."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastzsl import losses
+from fastzsl.model.attention import FusedDenseAttention, as_regions
+from fastzsl.model.encoder import SemanticEncoder
+from fastzsl.ops import attended_scores
+
+
+class AttendedAutoencoder(nn.Module):
+    """Encoder h_e, dense attention and decoder h_d; the decoder is also the visual-semantic mapping g.
+
+    A class embedding k is encoded to a query h = h_e(k), the query pools the picture's regions to the class's
+    attended feature x~ (equation 3), and the decoder maps it back: the class whose h_d(x~) is most similar to its
+    own k wins (equation 8). Scores come from `attended_scores`, which never builds x~ for every class.
+
+    Args:
+        feature_dim: d, size of a region's feature.
+        embedding_dim: m, size of a class embedding.
+        hidden: size of the encoder's hidden sigmoid layer.
+        similarity: "cosine" or "dot".
+        temperature: the classification loss sees `temperature · score`; cosine hardly trains at 1.
+        attention_scale: factor on the logits X^T H. The regions have unit RMS length and L_MA keeps |h| near 1,
+            so this decides how sharp the attention can be.
+        coupled: g = h_d (equation 7). False gives the mapping weights of its own.
+        pooling: "attention", or "average": every class sees the mean of the regions (the ablation's rival).
+        feature_dropout: share of feature channels zeroed for a whole picture in training.
+        region_dropout: share of regions hidden in training, so that no single region decides.
+        backbone: pictures to feature maps, or None when region features are given.
+        backend: backend of the ops.
+    """
+
+    feature_scale: Tensor
+    embedding_mean: Tensor
+
+    def __init__(
+        self,
+        feature_dim: int,
+        embedding_dim: int,
+        *,
+        hidden: int = 512,
+        similarity: Literal["cosine", "dot"] = "cosine",
+        temperature: float = 10.0,
+        attention_scale: float = 30.0,
+        coupled: bool = True,
+        pooling: Literal["attention", "average"] = "attention",
+        feature_dropout: float = 0.0,
+        region_dropout: float = 0.0,
+        backbone: nn.Module | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.encoder = SemanticEncoder(embedding_dim, feature_dim, hidden)
+        self.decoder = nn.Linear(feature_dim, embedding_dim)
+        self.own_mapping = None if coupled else nn.Linear(feature_dim, embedding_dim)
+        self.attention = FusedDenseAttention(attention_scale, backend)
+        self.similarity, self.temperature, self.pooling = similarity, temperature, pooling
+        self.feature_dropout, self.region_dropout = feature_dropout, region_dropout
+        self.backbone = backbone
+        self.register_buffer("feature_scale", torch.ones(()))
+        self.register_buffer("embedding_mean", torch.zeros(embedding_dim))
+
+    @property
+    def mapping(self) -> nn.Linear:
+        """The visual-semantic mapping g: the decoder h_d itself where they are coupled."""
+        return self.decoder if self.own_mapping is None else self.own_mapping
+
+    @torch.no_grad()
+    def fit_scaling(self, regions: Tensor, seen_embeddings: Tensor, centre: bool = False) -> None:
+        """Fix the scale of the inputs from training data only.
+
+        Regions are divided by the root mean square of their lengths. Embeddings are scaled to unit length each,
+        after subtracting the mean of the seen classes if `centre` (word vectors need it, binary attributes do
+        not).
+
+        Args:
+            regions: (B, T, d) of training pictures, or (N, d).
+            seen_embeddings: (C_s, m).
+        """
+        self.feature_scale = regions.float().square().sum(-1).mean().rsqrt()
+        if centre:
+            self.embedding_mean = seen_embeddings.float().mean(0)
+
+    def embed(self, class_embeddings: Tensor) -> Tensor:
+        """K as the model sees it: centred if so fitted, rows of unit length. (C, m) -> (C, m)."""
+        return F.normalize(class_embeddings - self.embedding_mean, dim=-1)
+
+    def regions(self, inputs: Tensor) -> Tensor:
+        """X (B, T, d) at unit RMS length from pictures, feature maps (B, d, h, w) or regions (B, T, d)."""
+        if self.backbone is not None and inputs.ndim == 4 and inputs.shape[1] == 3:
+            inputs = self.backbone(inputs)
+        regions = as_regions(inputs).to(self.feature_scale.dtype) * self.feature_scale
+        return self._drop(regions) if self.training else regions
+
+    def _drop(self, regions: Tensor) -> Tensor:
+        """Dropout of whole regions (the others are kept as they are) and of channels."""
+        B, T, d = regions.shape
+        if self.region_dropout:
+            kept = max(1, round((1 - self.region_dropout) * T))
+            chosen = torch.rand(B, T, device=regions.device).topk(kept, dim=1).indices
+            regions = regions.gather(1, chosen[..., None].expand(-1, -1, d))
+        if self.feature_dropout:
+            mask = F.dropout(regions.new_ones(B, 1, d), self.feature_dropout, self.training)
+            regions = regions * mask
+        return regions
+
+    def forward(self, inputs: Tensor, class_embeddings: Tensor) -> Tensor:
+        """Scores s(h_d(x~^c), k^c) of every picture and class, equation 8's argument.
+
+        Args:
+            inputs: pictures (B, 3, H, W) if there is a backbone, feature maps (B, d, h, w) or regions (B, T, d).
+            class_embeddings: raw K (C, m) of any classes, seen or not.
+
+        Returns:
+            scores (B, C): cosines, or dot products, without the temperature.
+        """
+        embeddings = self.embed(class_embeddings)
+        return self.score(self.regions(inputs), self.encoder(embeddings), embeddings)
+
+    def score(self, regions: Tensor, queries: Tensor, embeddings: Tensor) -> Tensor:
+        """Scores (B, C) from scaled regions, queries H (C, d) and embedded classes (C, m)."""
+        weight, bias = self.mapping.weight, self.mapping.bias
+        if self.pooling == "average":
+            decoded = F.linear(regions.mean(1), weight, bias)
+            if self.similarity == "cosine":
+                decoded, embeddings = F.normalize(decoded, dim=-1), F.normalize(embeddings, dim=-1)
+            return decoded @ embeddings.mT
+        return attended_scores(
+            regions, queries, weight, bias, embeddings,
+            similarity=self.similarity, scale=self.attention.scale, backend=self.attention.backend,
+        )  # fmt: skip
+
+    def attend(self, inputs: Tensor, class_embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Attended features X~ (B, C, d) and attention A (B, C, T) of equation 3, for whoever wants to see them."""
+        queries = self.encoder(self.embed(class_embeddings))
+        return self.attention(self.regions(inputs), queries, need_weights=True)
+
+    def loss(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        class_embeddings: Tensor,
+        seen: Tensor,
+        *,
+        alpha: float = 0.5,
+        eta: float = 1.0,
+        reduction: str = "mean",
+    ) -> dict[str, Tensor]:
+        """Equation 7: L = L_CLS + alpha · L_MA + eta · L_SR.
+
+        Args:
+            inputs: a batch, as in `forward`.
+            labels: (B,) class ids among 0..C-1, all seen.
+            class_embeddings: raw K (C, m) of all classes; equation 6 uses the unseen ones' descriptions too.
+            seen: (C_s,) ids of the seen classes; equations 4 and 5 run over these.
+            alpha, eta: weights; a term with weight 0 is not computed.
+            reduction: "mean" or "sum" in L_MA and L_SR, see `losses`.
+
+        Returns:
+            {"loss", "classification", "manifold_alignment", "semantic_reconstruction"}, scalars.
+        """
+        embeddings = self.embed(class_embeddings)
+        queries = self.encoder(embeddings)
+        scores = self.score(self.regions(inputs), queries[seen], embeddings[seen])
+        terms = {"classification": losses.classification(self.temperature * scores, _position(labels, seen))}
+        total = terms["classification"]
+        if alpha:
+            terms["manifold_alignment"] = losses.manifold_alignment(
+                queries[seen], embeddings[seen], reduction=reduction
+            )
+            total = total + alpha * terms["manifold_alignment"]
+        if eta:
+            terms["semantic_reconstruction"] = losses.semantic_reconstruction(
+                self.decoder(queries), embeddings, reduction=reduction
+            )
+            total = total + eta * terms["semantic_reconstruction"]
+        return {"loss": total, **terms}
+
+
+def _position(labels: Tensor, seen: Tensor) -> Tensor:
+    """Positions of class ids in the sorted list `seen`."""
+    return torch.searchsorted(seen, labels)

@@ -1,0 +1,1 @@
+"""Honest evaluation: metrics of the field, and choices made without test data."""

@@ -1,0 +1,166 @@
+"""The figures of zero-shot learning: per-class accuracy, calibrated stacking, and the seen-unseen curve."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+
+def per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+    """Share of each class's pictures that were recognised.
+
+    The mean of it is the protocol's top-1: the average over the classes of the split, not over those that
+    happen to be predicted.
+
+    Args:
+        predicted, labels: (N,) class ids.
+        classes: (C',) the ids of the split; a class without a picture gives NaN.
+
+    Returns:
+        (C',) fractions.
+    """
+    count = (
+        int(max(predicted.max(), labels.max(), classes.max())) + 1 if len(labels) else int(classes.max()) + 1
+    )
+    confusion = multiclass_confusion_matrix(predicted, labels, num_classes=count).double()
+    return confusion.diagonal()[classes] / confusion.sum(1)[classes]
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """H = 2SU / (S + U), 0 if both are 0."""
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """Scores of the test pictures against all classes: all that evaluation needs.
+
+    Attributes:
+        seen_scores: (N_s, C) of test_seen pictures; unseen_scores: (N_u, C) of test_unseen pictures.
+        seen_labels, unseen_labels: their class ids.
+        seen, unseen: ids of the classes.
+    """
+
+    __test__ = False  # not a pytest class
+
+    seen_scores: Tensor
+    seen_labels: Tensor
+    unseen_scores: Tensor
+    unseen_labels: Tensor
+    seen: Tensor
+    unseen: Tensor
+
+
+@dataclass(frozen=True)
+class Results:
+    """Accuracies as fractions.
+
+    Attributes:
+        T1: conventional top-1, unseen pictures among unseen classes (equation 8).
+        U, S, H: generalised, with `gamma` added to the unseen classes' scores (equation 9).
+        gamma: the calibration.
+        U0, S0, H0: the same without calibration.
+        AUSUC: area under the curve of S over U for all gamma.
+    """
+
+    T1: float
+    U: float
+    S: float
+    H: float
+    gamma: float
+    U0: float
+    S0: float
+    H0: float
+    AUSUC: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SeenUnseenCurve:
+    """U and S for every gamma, exactly: both are step functions that change at break points only.
+
+    Attributes:
+        breaks: (P,) sorted gammas at which U or S change.
+        U, S: (P + 1,) float64 accuracies before the first, between, and after the last break point.
+    """
+
+    breaks: Tensor
+    U: Tensor
+    S: Tensor
+
+    @property
+    def area(self) -> float:
+        """AUSUC: the area under S over U. Where both change at one gamma the corner is cut straight."""
+        return float(torch.trapezoid(self.S, self.U))
+
+    @property
+    def harmonic(self) -> Tensor:
+        """H (P + 1,) of each piece."""
+        return torch.nan_to_num(2 * self.U * self.S / (self.U + self.S))
+
+    def best_gamma(self) -> float:
+        """The middle of the widest stretch of gammas on which H is highest."""
+        if not len(self.breaks):
+            return 0.0
+        margin = float(self.breaks[-1] - self.breaks[0]) / len(self.breaks) + 1e-6
+        edges = torch.cat([self.breaks[:1] - margin, self.breaks, self.breaks[-1:] + margin])
+        best = torch.isclose(self.harmonic, self.harmonic.max(), rtol=0, atol=1e-12)
+        piece = int(torch.where(best, edges.diff(), -1.0).argmax())
+        return float((edges[piece] + edges[piece + 1]) / 2)
+
+
+def seen_unseen_curve(scores: TestScores) -> SeenUnseenCurve:
+    """Calibrated stacking for every gamma at once.
+
+    A picture is assigned to an unseen class from the gamma on at which its best unseen score overtakes its best
+    seen one; which class of a group wins does not depend on gamma. So each picture has one break point.
+    """
+    seen_margin, seen_weight = _margins(scores.seen_scores, scores.seen_labels, scores.seen, scores)
+    unseen_margin, unseen_weight = _margins(scores.unseen_scores, scores.unseen_labels, scores.unseen, scores)
+    breaks, place = torch.cat([seen_margin, unseen_margin]).unique(sorted=True, return_inverse=True)
+    lost, gained = (torch.zeros(len(breaks), dtype=torch.float64) for _ in range(2))
+    lost.index_add_(0, place[: len(seen_margin)], seen_weight)
+    gained.index_add_(0, place[len(seen_margin) :], unseen_weight)
+    zero = torch.zeros(1, dtype=torch.float64)
+    # S is summed from the far end so that it ends at exactly 0, and U from the near one.
+    return SeenUnseenCurve(
+        breaks, U=torch.cat([zero, gained.cumsum(0)]), S=torch.cat([lost.flip(0).cumsum(0).flip(0), zero])
+    )
+
+
+def _margins(scores: Tensor, labels: Tensor, own: Tensor, all_: TestScores) -> tuple[Tensor, Tensor]:
+    """Break points (N,) and weights (N,): 1 / (classes · pictures of the class) if right within its group."""
+    scores = scores.double()
+    margin = scores[:, all_.seen].amax(1) - scores[:, all_.unseen].amax(1)
+    right = own[scores[:, own].argmax(1)] == labels
+    pictures = torch.bincount(labels, minlength=int(own.max()) + 1).double()
+    present = (pictures[own] > 0).sum()
+    return margin, right.double() / (pictures[labels] * present)
+
+
+def evaluate(scores: TestScores, gamma: float) -> Results:
+    """T1, and U, S, H with `gamma` and without, and AUSUC."""
+    conventional = scores.unseen[scores.unseen_scores[:, scores.unseen].argmax(1)]
+    T1 = _mean_accuracy(conventional, scores.unseen_labels, scores.unseen)
+    (U, S), (U0, S0) = generalised(scores, gamma), generalised(scores, 0.0)
+    return Results(
+        T1, U, S, harmonic_mean(S, U), gamma, U0, S0, harmonic_mean(S0, U0), seen_unseen_curve(scores).area
+    )
+
+
+def generalised(scores: TestScores, gamma: float) -> tuple[float, float]:
+    """(U, S): per-class top-1 of equation 9, y = argmax_c s_c + gamma · [c unseen]."""
+    bias = torch.zeros(scores.seen_scores.shape[1], dtype=torch.float64)
+    bias[scores.unseen] = gamma
+    U = _mean_accuracy((scores.unseen_scores.double() + bias).argmax(1), scores.unseen_labels, scores.unseen)
+    S = _mean_accuracy((scores.seen_scores.double() + bias).argmax(1), scores.seen_labels, scores.seen)
+    return U, S
+
+
+def _mean_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> float:
+    return float(per_class_accuracy(predicted, labels, classes).nanmean())

@@ -1,0 +1,147 @@
+"""`python -m fastzsl.train`: data, features, training, gamma, evaluation, a run folder."""
+
+from __future__ import annotations
+
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import Progress
+
+from fastzsl.backbones import Backbone, load_backbone
+from fastzsl.cli import parse, progress_bars
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.errors import exits_with_message
+from fastzsl.model import AttendedAutoencoder
+from fastzsl.protocol.calibration import choose_gamma
+from fastzsl.protocol.metrics import TestScores, evaluate
+from fastzsl.protocol.scoring import localisation, test_scores
+from fastzsl.report.figures import accuracy_figure, attention_figure
+from fastzsl.report.table import print_results
+from fastzsl.training.config import Config, load_config
+from fastzsl.training.loop import build_model, fit
+from fastzsl.training.prepare import feature_dim, prepare
+from fastzsl.training.run import MetricsLog, RunFolder, last_step
+
+DESCRIPTION = """Train and evaluate a zero-shot recogniser.
+
+With no argument: draw the data set "shapes", extract its features (kept for the next time), train, choose gamma on
+held-out seen classes, print T1, U, S, H and AUSUC, and leave everything in runs/shapes.
+
+Your own pictures: --dataset folder --root DIR, with DIR/images/<class>/* and DIR/classes.csv, whose columns are
+class, split (seen or unseen) and one for each attribute.
+"""
+
+
+def train(config: Config, console: Console | None = None) -> RunFolder:
+    """Run the whole: data, features, training, gamma, evaluation. Returns the run folder.
+
+    Raises:
+        UserError: anything in the input that the user can mend.
+    """
+    console = console or Console()
+    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, precision=config.precision)
+    fabric.launch()
+    console.quiet = not fabric.is_global_zero
+    run = RunFolder(config.run_folder)
+    if fabric.is_global_zero:
+        run.open(config)
+    with progress_bars(console) as progress:
+        data, backbone = prepare(config, fabric.device, progress)
+        if fabric.is_global_zero:
+            run.save_classes(data)
+        model = build_model(data, config, feature_dim(data, backbone), backbone)
+        _fit(model, data, config, fabric, run, progress)
+        if fabric.is_global_zero:
+            run.save_model(model)
+        gamma = _gamma(data, config, fabric, backbone, run, progress)
+    if fabric.is_global_zero:
+        _report(model, data, config, run, gamma, console)
+    fabric.barrier()
+    return run
+
+
+def _fit(
+    model: AttendedAutoencoder,
+    data: ZeroShotDataset,
+    config: Config,
+    fabric: Fabric,
+    run: RunFolder,
+    progress: Progress,
+) -> None:
+    start = last_step(run.checkpoint)
+    total = config.epochs * -(-len(data.trainval) // config.batch_size)
+    task = progress.add_task("training", total=total, completed=start)
+    log = MetricsLog(run, start) if fabric.is_global_zero else None
+
+    def listener(step: int, figures: dict[str, float]) -> None:
+        if log:
+            log(step, figures)
+        progress.update(task, completed=step, description=f"training, loss {figures['loss']:.3f}")
+
+    try:
+        fit(model, data, config, fabric, checkpoint=run.checkpoint, listener=listener)
+    finally:
+        if log:
+            log.close()
+
+
+def _gamma(
+    data: ZeroShotDataset,
+    config: Config,
+    fabric: Fabric,
+    backbone: Backbone | None,
+    run: RunFolder,
+    progress: Progress,
+) -> float:
+    """Chosen once and kept in gamma.json, so that a resumed run does not train the folds again."""
+    if run.gamma.exists():
+        return float(run.load_json(run.gamma)["gamma"])
+    task = progress.add_task("choosing gamma", total=config.gamma_folds)
+
+    def train_and_score(problem: ZeroShotDataset) -> TestScores:
+        fold_backbone = load_backbone(config.backbone, config.backbone_weights) if backbone else None
+        model = build_model(problem, config, feature_dim(problem, backbone), fold_backbone)
+        scores = test_scores(fit(model, problem, config, fabric), problem)
+        progress.advance(task)
+        return scores
+
+    gamma = choose_gamma(data, train_and_score, config.gamma_folds, config.seed)
+    if fabric.is_global_zero:
+        run.save_json(run.gamma, {"gamma": gamma, "folds": config.gamma_folds})
+    return gamma
+
+
+def _report(
+    model: AttendedAutoencoder,
+    data: ZeroShotDataset,
+    config: Config,
+    run: RunFolder,
+    gamma: float,
+    console: Console,
+) -> None:
+    """Evaluate, leave results.json and the figures, print the table."""
+    scores = test_scores(model, data)
+    results = evaluate(scores, gamma)
+    where = localisation(model, data, data.test_unseen)
+    run.save_json(
+        run.results,
+        {
+            **results.as_dict(),
+            "attention_on_object": where.hits if where else None,
+            "gamma_chosen_on": f"{config.gamma_folds} problems of held-out seen classes, training pictures only",
+            "settings_chosen_on": "the defaults or the command line; nothing here was chosen on test pictures",
+        },
+    )
+    accuracy_figure(data, scores, gamma, run.accuracy_figure)
+    if model.pooling == "attention":
+        attention_figure(model, data, scores, run.attention_figure)
+    print_results(results, where, data, console)
+    console.print(f"run folder: {run.path}", highlight=False)
+
+
+@exits_with_message
+def main(arguments: list[str] | None = None) -> None:
+    train(parse(Config, arguments, "python -m fastzsl.train", DESCRIPTION, load_config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Files that are whole or absent, and the state from which a run continues bit for bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fastzsl.errors import UserError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` on a temporary file beside `path`, flush it to the disk, and move it into place.
+
+    Whoever looks finds the old file or the whole new one, also after a crash or on a full disk.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8") and None)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Atomic safetensors file."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda partial: save_file(plain, partial, metadata=metadata))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: absent or cut short.
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path}; wanted the weights of a run")
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a whole safetensors file ({str(error).splitlines()[0][:100]})"
+        ) from None
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Atomic checkpoint of tensors and plain values."""
+    write_atomically(path, lambda partial: torch.save(state, partial))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without unpickling anything but tensors and plain values.
+
+    Raises:
+        UserError: cut short or not a checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a whole checkpoint ({str(error).splitlines()[0][:100]}); remove it to start again"
+        ) from None
+    if not isinstance(state, dict) or "step" not in state:
+        raise UserError(f"{path}: not a checkpoint of fastzsl; remove it to start again")
+    return state

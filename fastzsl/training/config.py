@@ -1,0 +1,148 @@
+"""Every setting of a run as one flat dataclass; its fields are the command line's flags and the YAML's keys."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from fastzsl.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a training run.
+
+    Args:
+        dataset: "shapes" is drawn on the fly and tests the binding of attributes; "folder" is your own pictures.
+        root: folder of the data set: ROOT/images/<class>/* and ROOT/classes.csv with columns
+            class,split,<attribute>...
+        distractors: other objects in each picture of "shapes".
+        data_seed: classes, pictures and splits of "shapes"; split of the seen pictures of "folder".
+        skip_bad_images: leave out pictures that cannot be read, and count them, instead of stopping.
+        backbone: efficientnet_lite0 (weights come with pip), any torchvision name, or timm/NAME.
+        backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
+        train_backbone: put the backbone in the graph and train it too, on pictures instead of cached features.
+        backbone_lr: learning rate of the backbone where it is trained.
+        hidden: size of the encoder's hidden sigmoid layer.
+        similarity: measure s between decoded feature and class embedding.
+        temperature: factor on the scores in the classification loss.
+        attention_scale: factor on the attention's logits: 0 averages, large picks one region.
+        pooling: "average" replaces the attention by the mean of the regions, for comparison.
+        coupled: the decoder is also the visual-semantic mapping (equation 7).
+        centre_embeddings: subtract the seen classes' mean from the class embeddings (word vectors need it).
+        alpha: weight of the manifold alignment loss (equation 5).
+        eta: weight of the semantic reconstruction loss (equation 6).
+        reduction: of the two losses above: "mean", or "sum" as the paper prints them.
+        feature_dropout: share of feature channels dropped in training.
+        region_dropout: share of regions hidden from the attention in training.
+        epochs: passes over the training pictures.
+        batch_size: pictures in a step, over all devices.
+        lr: highest learning rate; it warms up and decays along a cosine.
+        weight_decay: of AdamW.
+        gamma_folds: problems of held-out seen classes trained to choose gamma; 0 leaves it at 0.
+        seed: initial weights, order of the pictures, held-out classes.
+        out: run folder; default runs/<dataset>.
+        resume: go on with the run in the run folder, or start it if there is none.
+        checkpoint_steps: a checkpoint is written after every epoch, and after this many steps within one.
+        accelerator: "auto", "cpu", "cuda" or "mps".
+        devices: number of devices.
+        precision: Lightning Fabric's precision.
+        backend: backend of the fused ops.
+    """
+
+    dataset: Literal["shapes", "folder"] = "shapes"
+    root: Path | None = None
+    distractors: int = 2
+    data_seed: int = 0
+    skip_bad_images: bool = False
+    backbone: str = "efficientnet_lite0"
+    backbone_weights: str | None = None
+    train_backbone: bool = False
+    backbone_lr: float = 1e-5
+    hidden: int = 512
+    similarity: Literal["cosine", "dot"] = "cosine"
+    temperature: float = 10.0
+    attention_scale: float = 10.0
+    pooling: Literal["attention", "average"] = "attention"
+    coupled: bool = True
+    centre_embeddings: bool = True
+    alpha: float = 0.02
+    eta: float = 1.0
+    reduction: Literal["mean", "sum"] = "mean"
+    feature_dropout: float = 0.0
+    region_dropout: float = 0.0
+    epochs: int = 15
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    gamma_folds: int = 3
+    seed: int = 0
+    out: Path | None = None
+    resume: bool = False
+    checkpoint_steps: int = 500
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true"
+    backend: Literal["auto", "eager", "native", "triton"] = "auto"
+
+    def __post_init__(self) -> None:
+        positive = ("hidden", "temperature", "epochs", "batch_size", "lr", "checkpoint_steps", "devices")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name} is {getattr(self, name)}; wanted a number above 0")
+        not_negative = (
+            "distractors", "data_seed", "alpha", "eta", "weight_decay", "gamma_folds", "seed", "backbone_lr",
+            "attention_scale",
+        )  # fmt: skip
+        for name in not_negative:
+            if not getattr(self, name) >= 0:
+                raise UserError(f"--{name} is {getattr(self, name)}; wanted 0 or more")
+        for name in ("feature_dropout", "region_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; wanted a share from 0 to below 1")
+        if self.dataset != "shapes" and self.root is None:
+            raise UserError(f"--dataset {self.dataset} needs --root DIR")
+
+    @property
+    def run_folder(self) -> Path:
+        return self.out or Path("runs") / self.dataset
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in YAML."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    def training_settings(self) -> dict[str, Any]:
+        """The values that decide the result: two runs that agree on these may continue each other."""
+        return {k: v for k, v in self.as_dict().items() if k not in ("out", "resume", "checkpoint_steps")}
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the YAML that `--config` and `load_config` read."""
+    path.write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), encoding="utf-8")
+
+
+def load_config(path: Path) -> Config:
+    """Read a run's configuration.
+
+    Raises:
+        UserError: no such file, not YAML, or a field that there is not.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no file {path}; wanted the configuration of a run") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: wanted a mapping of settings, found {type(values).__name__}")
+    known = [f.name for f in fields(Config)]
+    for name in values:
+        if name not in known:
+            raise UserError(f"{path}: unknown setting {name}{nearest(str(name), known)}")
+    for name in ("root", "out"):
+        if values.get(name) is not None:
+            values[name] = Path(values[name])
+    return Config(**values)

@@ -1,0 +1,233 @@
+"""The training loop: equation 7 minimised with AdamW, resumable at any step, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import nvtx
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from fastzsl.backbones import Backbone
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.errors import UserError
+from fastzsl.model import AttendedAutoencoder
+from fastzsl.training.checkpoint import load_state, save_state
+from fastzsl.training.config import Config
+
+WARM_UP = 0.1
+
+
+class StepListener(Protocol):
+    """Called after every step with the step's number (from 1) and its losses and learning rate."""
+
+    def __call__(self, step: int, figures: dict[str, float]) -> None: ...
+
+
+def build_model(
+    data: ZeroShotDataset, config: Config, feature_dim: int, backbone: Backbone | None = None
+) -> AttendedAutoencoder:
+    """A model with weights drawn from `config.seed`, its scaling fitted on training pictures.
+
+    Args:
+        backbone: only where it is trained; otherwise the model takes region features.
+    """
+    torch.manual_seed(config.seed)
+    model = AttendedAutoencoder(
+        feature_dim,
+        data.embedding_dim,
+        hidden=config.hidden,
+        similarity=config.similarity,
+        temperature=config.temperature,
+        attention_scale=config.attention_scale,
+        coupled=config.coupled,
+        pooling=config.pooling,
+        feature_dropout=config.feature_dropout,
+        region_dropout=config.region_dropout,
+        backbone=backbone,
+        backend=config.backend,
+    )
+    sample = data.trainval[torch.linspace(0, len(data.trainval) - 1, min(512, len(data.trainval))).long()]
+    if backbone is None:
+        regions = data.read_regions(sample)
+    else:
+        with torch.no_grad():
+            regions = backbone(read_pictures(data, sample[:64], backbone)).flatten(2).transpose(1, 2)
+    model.fit_scaling(regions, data.class_embeddings[data.seen], centre=config.centre_embeddings)
+    return model
+
+
+def fit(
+    model: AttendedAutoencoder,
+    data: ZeroShotDataset,
+    config: Config,
+    fabric: Fabric,
+    *,
+    checkpoint: Path | None = None,
+    listener: StepListener = lambda step, figures: None,
+) -> AttendedAutoencoder:
+    """Train `model` on `data.trainval`, in place.
+
+    The order of the pictures and every random number of a step depend on `config.seed` and the step's number
+    alone, so a run that continues from `checkpoint` ends with the same weights as one that was never stopped.
+
+    Args:
+        checkpoint: where the state is kept; a state found there is continued. None keeps none.
+        listener: hears of every step.
+
+    Raises:
+        UserError: the loss is not finite, or the checkpoint belongs to other settings.
+    """
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay)
+    steps_per_epoch = math.ceil(len(data.trainval) / config.batch_size)
+    total = config.epochs * steps_per_epoch
+    embeddings, seen = data.class_embeddings.to(fabric.device), data.seen.to(fabric.device)
+
+    step = 0
+    if checkpoint is not None and checkpoint.exists():
+        step = _restore(checkpoint, model, optimizer, config)
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    wrapped.mark_forward_method("loss")
+    wrapped.train()
+    for step, batch, whole in _batches(model, data, config, fabric, first=step, total=total):
+        torch.manual_seed(config.seed * 1_000_003 + step)
+        lr_share = learning_rate_share(step, total)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * lr_share
+        with nvtx.annotate("data"):
+            inputs = fabric.to_device(_read(model, data, batch))
+            labels = fabric.to_device(data.labels[batch])
+        with nvtx.annotate("forward"):
+            terms = wrapped.loss(
+                inputs, labels, embeddings, seen,
+                alpha=config.alpha, eta=config.eta, reduction=config.reduction,
+            )  # fmt: skip
+            # A device's share of an uneven last batch counts by its pictures, not by its device.
+            share = len(batch) * fabric.world_size / whole
+            loss = terms["loss"] + (share - 1) * terms["classification"]
+        figures = {name: float(value.detach()) for name, value in terms.items()}
+        if not math.isfinite(figures["loss"]):
+            raise UserError(_not_finite(step, figures, checkpoint))
+        with nvtx.annotate("backward"):
+            fabric.backward(loss)
+        with nvtx.annotate("step"):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        done = step + 1
+        listener(done, {**figures, "lr": config.lr * lr_share, "epoch": step // steps_per_epoch})
+        if checkpoint is not None and (done % steps_per_epoch == 0 or done % config.checkpoint_steps == 0):
+            if fabric.is_global_zero:
+                _save(checkpoint, model, optimizer, config, done)
+            fabric.barrier()
+    model.eval()
+    return model
+
+
+def learning_rate_share(step: int, total: int) -> float:
+    """Linear warm-up over the first tenth, then half a cosine down to 0."""
+    warm = max(1, round(WARM_UP * total))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def epoch_order(indices: Tensor, seed: int, epoch: int) -> Tensor:
+    """The pictures of an epoch in their order, the same on every machine."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return indices[torch.randperm(len(indices), generator=generator)]
+
+
+def read_pictures(data: ZeroShotDataset, indices: Tensor, backbone: Backbone) -> Tensor:
+    """uint8 pictures (B, 3, H, W) as the backbone wants them."""
+    if data.images is None:
+        raise UserError(
+            f"data set {data.name} has region features only; the backbone cannot be trained on it"
+        )
+    images = data.images
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+        pictures = pool.map(
+            lambda i: backbone.preprocess(images.image(i)), data.picture_ids[indices].tolist()
+        )
+        return torch.stack(list(pictures))
+
+
+def _batches(
+    model: AttendedAutoencoder, data: ZeroShotDataset, config: Config, fabric: Fabric, first: int, total: int
+) -> Iterator[tuple[int, Tensor, int]]:
+    """(step, this device's picture indices, pictures in the whole batch) from step `first` on."""
+    steps_per_epoch = math.ceil(len(data.trainval) / config.batch_size)
+    for epoch in range(first // steps_per_epoch, config.epochs):
+        batches = epoch_order(data.trainval, config.seed, epoch).split(config.batch_size)
+        for position, batch in enumerate(batches):
+            step = epoch * steps_per_epoch + position
+            if first <= step < total:
+                yield step, batch[fabric.global_rank :: fabric.world_size], len(batch)
+
+
+def _read(model: AttendedAutoencoder, data: ZeroShotDataset, batch: Tensor) -> Tensor:
+    if model.backbone is not None:
+        return read_pictures(data, batch, model.backbone)  # type: ignore[arg-type]
+    return data.read_regions(batch)
+
+
+def _parameter_groups(model: AttendedAutoencoder, config: Config) -> list[dict[str, Any]]:
+    trained = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
+    groups = [{"params": trained, "lr": config.lr, "initial_lr": config.lr}]
+    if model.backbone is not None:
+        groups.append(
+            {
+                "params": list(model.backbone.parameters()),
+                "lr": config.backbone_lr,
+                "initial_lr": config.backbone_lr,
+            }
+        )
+    return groups
+
+
+def _save(
+    path: Path, model: AttendedAutoencoder, optimizer: torch.optim.Optimizer, config: Config, step: int
+) -> None:
+    save_state(
+        path,
+        {
+            "step": step,
+            "settings": config.training_settings(),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+    )
+
+
+def _restore(path: Path, model: AttendedAutoencoder, optimizer: torch.optim.Optimizer, config: Config) -> int:
+    state = load_state(path)
+    settings = config.training_settings()
+    different = [k for k, v in settings.items() if state["settings"].get(k) != v]
+    if different:
+        k = different[0]
+        raise UserError(
+            f"{path} belongs to a run with {k} = {state['settings'].get(k)}, not {settings[k]}; "
+            "resume with the same settings, or choose another --out"
+        )
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} holds another model ({str(error).splitlines()[-1].strip()[:100]}); choose another --out"
+        ) from None
+    return int(state["step"])
+
+
+def _not_finite(step: int, figures: dict[str, float], checkpoint: Path | None) -> str:
+    terms = ", ".join(f"{name} {value:g}" for name, value in figures.items() if name != "loss")
+    kept = (
+        f"the last good checkpoint is {checkpoint}"
+        if checkpoint and checkpoint.exists()
+        else "no checkpoint yet"
+    )
+    return f"the loss is {figures['loss']:g} at step {step + 1} ({terms}); {kept}; a lower --lr may help"

@@ -1,0 +1,40 @@
+"""From a configuration to what training needs: the checked data set, its features, the backbone."""
+
+from __future__ import annotations
+
+import torch
+from rich.progress import Progress
+
+from fastzsl.backbones import Backbone, load_backbone
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.data.prepare import Sources, find_dataset, with_features
+from fastzsl.training.config import Config
+
+
+def prepare(
+    config: Config, device: torch.device, progress: Progress
+) -> tuple[ZeroShotDataset, Backbone | None]:
+    """The data set, with region features unless the backbone is to be trained, and the backbone if it is.
+
+    Raises:
+        UserError: anything wrong with data set, backbone or weights.
+    """
+    data = find_dataset(Sources(**{name: getattr(config, name) for name in Sources._fields}))
+    backbone = load_backbone(config.backbone, config.backbone_weights)
+    if config.train_backbone:
+        return data, backbone
+    task = progress.add_task("features", total=len(data.labels))
+    data = with_features(
+        data, backbone, config.backbone_weights, device=device,
+        progress=lambda pictures: progress.advance(task, pictures),
+    )  # fmt: skip
+    progress.update(task, completed=len(data.labels))
+    return data, None
+
+
+def feature_dim(data: ZeroShotDataset, backbone: Backbone | None) -> int:
+    """d of the features that the model will see."""
+    if backbone is not None:
+        return backbone.feature_dim
+    assert data.regions is not None, "prepare() extracts features where no backbone is trained"
+    return data.regions.feature_shape[0]

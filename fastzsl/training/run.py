@@ -1,0 +1,147 @@
+"""The run folder: what a run leaves, and how it is opened again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.errors import UserError
+from fastzsl.model import AttendedAutoencoder
+from fastzsl.training.checkpoint import load_state, load_tensors, save_tensors, write_text_atomically
+from fastzsl.training.config import Config, load_config, save_config
+
+
+class RunFolder:
+    """Names of a run's files.
+
+    config.yaml, metrics.jsonl, TensorBoard events, checkpoint.pt, gamma.json, model.safetensors, classes.csv,
+    results.json, attention.png, accuracy.png.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoint = path / "checkpoint.pt"
+        self.gamma = path / "gamma.json"
+        self.model = path / "model.safetensors"
+        self.classes = path / "classes.csv"
+        self.results = path / "results.json"
+        self.attention_figure = path / "attention.png"
+        self.accuracy_figure = path / "accuracy.png"
+
+    def open(self, config: Config) -> None:
+        """Make the folder, or take it over if it holds this very configuration.
+
+        Raises:
+            UserError: it holds a run of other settings, a finished run without `--resume`, or something else.
+        """
+        if self.config.exists():
+            self._refuse_foreign(config)
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise UserError(
+                f"{self.path} is not empty and holds no run (no config.yaml); choose another --out"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not config.resume:
+            for old in (self.checkpoint, self.metrics, self.gamma, self.results):
+                old.unlink(missing_ok=True)
+            for events in self.path.glob("events.out.tfevents.*"):
+                events.unlink()
+        save_config(config, self.config)
+
+    def _refuse_foreign(self, config: Config) -> None:
+        held = load_config(self.config).training_settings()
+        for name, value in config.training_settings().items():
+            if held.get(name) != value:
+                raise UserError(
+                    f"{self.path} holds a run with --{name} {held.get(name)}, not {value}; choose another --out, "
+                    "or remove the folder"
+                )
+
+    def save_model(self, model: AttendedAutoencoder) -> None:
+        """model.safetensors: the model's tensors; a backbone that was not trained is not among them."""
+        save_tensors(self.model, model.state_dict())
+
+    def load_model(self, model: AttendedAutoencoder) -> None:
+        """Load model.safetensors into a model of the same settings.
+
+        Raises:
+            UserError: the file is absent, cut short, or of another model.
+        """
+        tensors = load_tensors(self.model)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise UserError(f"{self.model}: {str(error).splitlines()[-1].strip()}") from None
+
+    def save_classes(self, data: ZeroShotDataset) -> None:
+        """classes.csv, in the form that an image folder's has."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        attributes = data.attribute_names or tuple(f"a{i}" for i in range(data.embedding_dim))
+        writer.writerow(["class", "split", *attributes])
+        unseen = set(data.unseen.tolist())
+        for i, (name, row) in enumerate(zip(data.class_names, data.class_embeddings.tolist())):
+            writer.writerow([name, "unseen" if i in unseen else "seen", *(f"{v:.9g}" for v in row)])
+        write_text_atomically(self.classes, text.getvalue())
+
+    def save_json(self, path: Path, values: Mapping[str, Any]) -> None:
+        write_text_atomically(path, json.dumps(values, indent=2) + "\n")
+
+    def load_json(self, path: Path) -> dict[str, Any]:
+        """Read one of the run's JSON files.
+
+        Raises:
+            UserError: absent or cut short.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"no file {path}; the run is not finished") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not whole JSON ({error})") from None
+        return values
+
+
+class MetricsLog:
+    """metrics.jsonl, a line a step, and the same in TensorBoard.
+
+    Args:
+        folder: the run.
+        last_step: lines of later steps, left by a run that was stopped after its last checkpoint, are dropped.
+    """
+
+    def __init__(self, folder: RunFolder, last_step: int = 0) -> None:
+        kept = []
+        if folder.metrics.exists():
+            for line in folder.metrics.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= last_step:
+                        kept.append(line + "\n")
+                except (json.JSONDecodeError, KeyError):
+                    break  # the line that the stopped run was writing
+        write_text_atomically(folder.metrics, "".join(kept))
+        self._file = open(folder.metrics, "a", encoding="utf-8")
+        self._writer = SummaryWriter(str(folder.path), purge_step=last_step + 1)
+
+    def __call__(self, step: int, figures: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._writer.close()
+
+
+def last_step(checkpoint: Path) -> int:
+    """The step of a checkpoint, 0 if there is none."""
+    return int(load_state(checkpoint)["step"]) if checkpoint.exists() else 0
