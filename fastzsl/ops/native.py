@@ -1,19 +1,197 @@
-"""Backend "native": being written."""
+"""Backend "native": the C++ kernels for the CPU (csrc/), called with addresses, shapes and strides.
+
+`FASTZSL_ISA` forces an instruction set ("portable", "avx2", "avx512", "avx512bf16", "amx"); one that this
+machine lacks is refused with a message.
+"""
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
 from fastzsl.ops.dispatch import Call
 
-ORDERS: dict[str, tuple[str, ...]] = {"dot": ("prototype",), "cosine": ("project",)}
+ORDERS: dict[str, tuple[str, ...]] = {
+    "dot": ("prototype", "project", "attend"),
+    "cosine": ("project", "attend"),
+}
+
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+_SIMILARITY = {"dot": 0, "cosine": 1}
+_ORDER = {"attend": 0, "project": 1, "prototype": 2}
+
+
+@functools.cache
+def _load() -> tuple[ModuleType | None, tuple[str, ...]]:
+    """The compiled module, and why it cannot be used."""
+    try:
+        from fastzsl import _native
+    except ImportError as error:
+        return None, (
+            f"the compiled module fastzsl._native is not here ({error}); reinstall with a C++ compiler",
+        )
+    try:
+        _native.isa()
+    except ValueError as error:
+        return None, (f"FASTZSL_ISA: {error}",)
+    return _native, ()
 
 
 def missing() -> list[str]:
-    return ["this version of fastzsl has no native kernels"]
+    """Why this installation has no native kernels; empty if it has."""
+    return list(_load()[1])
 
 
 def refuses(call: Call) -> list[str]:
-    return []
+    """Why the native kernels cannot serve `call`; empty if they can."""
+    reasons = []
+    if call.device.type != "cpu":
+        reasons.append(f"it runs on the CPU, the tensors are on {call.device}")
+    if call.dtype not in _DTYPES:
+        reasons.append(f"it computes float32 and bfloat16, the tensors are {call.dtype}")
+    return reasons
 
 
 def slower(call: Call) -> str | None:
+    """Why "auto" should pass the native kernels over for `call`; None if it should not."""
     return None
+
+
+def attention_forward(
+    regions: Tensor, queries: Tensor, scale: float, return_attention: bool
+) -> tuple[Tensor, Tensor]:
+    """(attended (B, C, d), attention (B, C, T) or empty)."""
+    regions, queries = _walkable(regions), queries.contiguous()
+    (B, T, d), C = regions.shape, queries.shape[0]
+    attended = regions.new_empty(B, C, d)
+    attention = regions.new_empty((B, C, T) if return_attention else (0,))
+    _module().attend(
+        _describe(regions),
+        queries.data_ptr(),
+        C,
+        scale,
+        attended.data_ptr(),
+        attention.data_ptr(),
+        _threads(),
+    )
+    return attended, attention
+
+
+def attention_backward(
+    grad_attended: Tensor,
+    grad_attention: Tensor | None,
+    regions: Tensor,
+    queries: Tensor,
+    attention: Tensor,
+    scale: float,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor]:
+    """Gradients of (regions, queries), empty where `needs` says False."""
+    regions, queries, attention = _walkable(regions), queries.contiguous(), attention.contiguous()
+    grad_attended = grad_attended.contiguous()
+    if grad_attention is not None:
+        grad_attention = grad_attention.contiguous()
+    grads = _empty_grads((regions, queries), needs)
+    _module().attend_grad(
+        _describe(regions), queries.data_ptr(), queries.shape[0], scale, grad_attended.data_ptr(),
+        _address(grad_attention), attention.data_ptr(), *(g.data_ptr() for g in grads), _threads(),
+    )  # fmt: skip
+    return grads[0], grads[1]
+
+
+def scores_forward(
+    regions: Tensor,
+    queries: Tensor,
+    decoder_weight: Tensor,
+    decoder_bias: Tensor | None,
+    class_embeddings: Tensor,
+    similarity: str,
+    scale: float,
+    order: str,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(scores (B, C), attention (B, C, T), values); the last two empty unless `save`."""
+    regions = _walkable(regions)
+    queries, decoder_weight, class_embeddings = (
+        t.contiguous() for t in (queries, decoder_weight, class_embeddings)
+    )
+    bias = None if decoder_bias is None else decoder_bias.contiguous()
+    (B, T, d), (C, m) = regions.shape, class_embeddings.shape
+    scores = regions.new_empty(B, C)
+    attention = regions.new_empty((B, C, T) if save else (0,))
+    shape = {"prototype": (B, C, T), "project": (B, T, m), "attend": (B, C, d)}[order] if save else (0,)
+    values = regions.new_empty(shape)
+    _module().scores(
+        _describe(regions), queries.data_ptr(), decoder_weight.data_ptr(), _address(bias),
+        class_embeddings.data_ptr(), C, m, scale, _SIMILARITY[similarity], _ORDER[order],
+        scores.data_ptr(), attention.data_ptr(), values.data_ptr(), _threads(),
+    )  # fmt: skip
+    return scores, attention, values
+
+
+def scores_backward(
+    grad_scores: Tensor,
+    regions: Tensor,
+    queries: Tensor,
+    decoder_weight: Tensor,
+    decoder_bias: Tensor | None,
+    class_embeddings: Tensor,
+    scores: Tensor,
+    attention: Tensor,
+    values: Tensor,
+    similarity: str,
+    scale: float,
+    order: str,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the five tensors in order, empty where `needs` says False."""
+    regions = _walkable(regions)
+    queries, decoder_weight, class_embeddings, grad_scores, scores, attention, values = (
+        t.contiguous()
+        for t in (queries, decoder_weight, class_embeddings, grad_scores, scores, attention, values)
+    )
+    bias = None if decoder_bias is None else decoder_bias.contiguous()
+    grads = _empty_grads((regions, queries, decoder_weight, bias, class_embeddings), needs)
+    _module().scores_grad(
+        _describe(regions), queries.data_ptr(), decoder_weight.data_ptr(), _address(bias),
+        class_embeddings.data_ptr(), *class_embeddings.shape, scale, _SIMILARITY[similarity], _ORDER[order],
+        grad_scores.data_ptr(), scores.data_ptr(), attention.data_ptr(), values.data_ptr(),
+        *(g.data_ptr() for g in grads), _threads(),
+    )  # fmt: skip
+    return grads[0], grads[1], grads[2], grads[3], grads[4]
+
+
+def _module() -> ModuleType:
+    module = _load()[0]
+    if module is None:
+        raise RuntimeError("; ".join(missing()))
+    return module
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+def _walkable(regions: Tensor) -> Tensor:
+    """Regions with T or d contiguous are used where they lie; any other layout is copied once."""
+    _, stride_t, stride_d = regions.stride()
+    return regions if stride_d == 1 or stride_t == 1 else regions.contiguous()
+
+
+def _describe(regions: Tensor) -> tuple[int, ...]:
+    return (regions.data_ptr(), _DTYPES[regions.dtype], *regions.shape, *regions.stride())
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _empty_grads(inputs: tuple[Tensor | None, ...], needs: list[bool]) -> list[Tensor]:
+    """Contiguous gradients to be filled; of no elements (and so at address 0) where nobody needs them."""
+    return [
+        inputs[0].new_empty((0,)) if t is None or not need else t.new_empty(t.shape)  # type: ignore[union-attr]
+        for t, need in zip(inputs, needs)
+    ]

@@ -1,0 +1,392 @@
+// The leaf routines in the compiler's own vector types, written once. An instruction set's source file defines FZ_SPACE
+// (its namespace), FZ_W (floats in a vector) and FZ_MR (rows in the register tile) and includes this file. No standard
+// library templates here: an inline function compiled with wide vectors must not be shared with the portable code.
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels.hpp"
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace fastzsl {
+namespace FZ_SPACE {
+namespace {
+
+constexpr int W = FZ_W, MR = FZ_MR, NV = 2, NR = NV * W;
+
+typedef float vf __attribute__((vector_size(FZ_W * 4)));
+typedef int32_t vi __attribute__((vector_size(FZ_W * 4)));
+
+inline vf load(const float* p) {
+    vf v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+inline void put(float* p, vf v) { __builtin_memcpy(p, &v, sizeof v); }
+inline vf splat(float x) { return x - vf{}; }
+inline vf larger(vf a, vf b) { return a > b ? a : b; }
+inline float add_lanes(vf v) {
+    float parts[W], sum = 0;
+    __builtin_memcpy(parts, &v, sizeof v);
+    for (int half = W / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) parts[i] += parts[i + half];
+    sum = parts[0];
+    return sum;
+}
+
+inline float widen(uint16_t h) {
+    uint32_t bits = uint32_t(h) << 16;
+    float x;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+}
+inline uint16_t narrow(float x) {  // to nearest even, NaN stays NaN
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return (bits & 0x7fffffff) > 0x7f800000 ? uint16_t((bits >> 16) | 0x40) : uint16_t(rounded);
+}
+
+// ---------------------------------------------------------------------------------------------------- packing
+
+#ifdef __AVX512F__
+inline __m512 load16(const void* src, DType type, int64_t at, __mmask16 mask) {
+    if (type == DType::f32) return _mm512_maskz_loadu_ps(mask, static_cast<const float*>(src) + at);
+    __m256i half = _mm256_maskz_loadu_epi16(mask, static_cast<const uint16_t*>(src) + at);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+inline void transpose16(__m512 r[16]) {
+    __m512 t[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+        r[i + 4] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
+        r[i + 12] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd);
+    }
+}
+
+template <int LANES>
+void pack(void* panel, int first, const void* src, DType type, int64_t lane_stride, int64_t step_stride, int count,
+          int64_t steps) {
+    for (int i0 = 0; i0 < count; i0 += 16) {
+        int lanes = count - i0 < 16 ? count - i0 : 16;
+        __mmask16 keep = __mmask16((1u << lanes) - 1);
+        float* out = static_cast<float*>(panel) + first + i0;
+        if (lane_stride == 1 || step_stride != 1) {
+            if (lane_stride == 1) {
+                for (int64_t p = 0; p < steps; p++)
+                    _mm512_mask_storeu_ps(out + p * LANES, keep, load16(src, type, p * step_stride + i0, keep));
+            } else {
+                for (int64_t p = 0; p < steps; p++)
+                    for (int i = 0; i < lanes; i++) {
+                        int64_t at = (i0 + i) * lane_stride + p * step_stride;
+                        out[p * LANES + i] = type == DType::f32 ? static_cast<const float*>(src)[at]
+                                                                : widen(static_cast<const uint16_t*>(src)[at]);
+                    }
+            }
+            continue;
+        }
+        for (int64_t p = 0; p < steps; p += 16) {
+            int left = steps - p < 16 ? int(steps - p) : 16;
+            __mmask16 part = __mmask16((1u << left) - 1);
+            __m512 r[16];
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++)
+                r[i] = i < lanes ? load16(src, type, (i0 + i) * lane_stride + p, part) : _mm512_setzero_ps();
+            transpose16(r);
+#pragma GCC unroll 16
+            for (int q = 0; q < 16; q++)
+                if (q < left) _mm512_mask_storeu_ps(out + (p + q) * LANES, keep, r[q]);
+        }
+    }
+}
+#else
+template <int LANES, typename Read>
+inline void pack_by(float* out, int64_t lane_stride, int64_t step_stride, int count, int64_t steps, Read read) {
+    if (lane_stride == 1) {
+        for (int64_t p = 0; p < steps; p++)
+            for (int i = 0; i < count; i++) out[p * LANES + i] = read(p * step_stride + i);
+    } else {  // in blocks of steps, so that a block of the panel stays in the first cache while its lanes are filled
+        for (int64_t p0 = 0; p0 < steps; p0 += 64) {
+            int64_t end = p0 + 64 < steps ? p0 + 64 : steps;
+            for (int i = 0; i < count; i++)
+                for (int64_t p = p0; p < end; p++) out[p * LANES + i] = read(i * lane_stride + p * step_stride);
+        }
+    }
+}
+
+template <int LANES>
+void pack(void* panel, int first, const void* src, DType type, int64_t lane_stride, int64_t step_stride, int count,
+          int64_t steps) {
+    float* out = static_cast<float*>(panel) + first;
+    if (type == DType::f32) {
+        const float* s = static_cast<const float*>(src);
+        pack_by<LANES>(out, lane_stride, step_stride, count, steps, [s](int64_t at) { return s[at]; });
+    } else {
+        const uint16_t* s = static_cast<const uint16_t*>(src);
+        pack_by<LANES>(out, lane_stride, step_stride, count, steps, [s](int64_t at) { return widen(s[at]); });
+    }
+}
+#endif
+
+// ---------------------------------------------------------------------------------------------------- the product
+
+inline void put_part(float* p, vf v, int count) {
+    float lanes[W];
+    __builtin_memcpy(lanes, &v, sizeof v);
+    for (int i = 0; i < count; i++) p[i] = lanes[i];
+}
+
+inline vf load_part(const float* p, int count) {
+    float lanes[W] = {};
+    for (int i = 0; i < count; i++) lanes[i] = p[i];
+    return load(lanes);
+}
+
+// One register tile: R rows by V vectors, all k steps of one packed panel of A and one of B.
+template <int R, int V>
+void tile(int64_t k, const float* a, const float* b, float* c, int64_t ldc, int64_t columns, Store store) {
+    vf acc[R][V];
+#pragma GCC unroll 16
+    for (int i = 0; i < R; i++) {
+        __builtin_prefetch(c + i * ldc, 1);
+#pragma GCC unroll 4
+        for (int j = 0; j < V; j++) acc[i][j] = vf{};
+    }
+#pragma GCC unroll 1
+    for (int64_t p = 0; p < k; p++) {
+        vf bv[V];
+#pragma GCC unroll 4
+        for (int j = 0; j < V; j++) {
+            bv[j] = load(b + j * W);
+            __builtin_prefetch(b + 8 * NR + j * W);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < R; i++) {
+            vf av = splat(a[i]);
+#pragma GCC unroll 4
+            for (int j = 0; j < V; j++) acc[i][j] += av * bv[j];
+        }
+        a += MR;
+        b += NR;
+    }
+    if (columns != V * W) {
+        float part[R * V * W];
+#pragma GCC unroll 16
+        for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < V; j++) put(part + (i * V + j) * W, acc[i][j]);
+        for (int i = 0; i < R; i++)
+            for (int64_t j = 0; j < columns; j++)
+                c[i * ldc + j] = part[i * V * W + j] + (store == Store::add ? c[i * ldc + j] : 0.f);
+        return;
+    }
+    if (store == Store::add) {
+#pragma GCC unroll 16
+        for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < V; j++) put(c + i * ldc + j * W, load(c + i * ldc + j * W) + acc[i][j]);
+        return;
+    }
+#ifdef __AVX512F__
+    if (store == Store::stream) {
+#pragma GCC unroll 16
+        for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < V; j++) _mm512_stream_ps(c + i * ldc + j * W, acc[i][j]);
+        return;
+    }
+#endif
+#pragma GCC unroll 16
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < V; j++) put(c + i * ldc + j * W, acc[i][j]);
+}
+
+typedef void (*Tile)(int64_t, const float*, const float*, float*, int64_t, int64_t, Store);
+
+template <int R>
+struct Tiles {
+    static void fill(Tile table[][NV]) {
+        table[R - 1][0] = tile<R, 1>;
+        table[R - 1][1] = tile<R, 2>;
+        Tiles<R - 1>::fill(table);
+    }
+};
+template <>
+struct Tiles<0> {
+    static void fill(Tile[][NV]) {}
+};
+struct Table {
+    Tile at[MR][NV];
+    Table() { Tiles<MR>::fill(at); }
+};
+const Table tiles;
+
+void multiply(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc, Store store) {
+    const float *a = static_cast<const float*>(pa), *b = static_cast<const float*>(pb);
+    if (store == Store::stream && ((reinterpret_cast<uintptr_t>(c) | uintptr_t(ldc * 4)) & (W * 4 - 1))) store = Store::replace;
+    for (int64_t i = 0; i < m; i += MR) {
+        int rows = m - i < MR ? int(m - i) : MR;
+        for (int64_t j = 0; j < n; j += NR) {
+            int64_t columns = n - j < NR ? n - j : NR;
+            tiles.at[rows - 1][columns > W](k, a + i * k, b + j * k, c + i * ldc + j, ldc, columns, store);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------- softmax
+
+// exp for x <= 0 (or NaN, which comes out as NaN): 2^n times a polynomial on [-ln2/2, ln2/2]; zero below -87.3, where
+// float32 has only subnormal results.
+inline vf exp_below_zero(vf x) {
+    const float shifter = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    vf t = x * 1.44269504088896341f + shifter;
+    vf n = t - shifter;
+    vf r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    vf p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.f;
+    vi exponent = (reinterpret_cast<vi>(t) << 23) + (127 << 23);
+    vf result = p * reinterpret_cast<vf>(exponent);
+    return x < -87.3f ? vf{} : result;
+}
+
+template <bool VALUES>
+void softmax_of(int64_t t, int64_t classes, float* logits, int64_t ld, float scale, const float* values, float* out,
+                bool keep) {
+    for (int64_t c = 0; c < classes; c += W) {
+        float* s = logits + c;
+        const float* u = values + c;
+        vf top = load(s) * scale;
+        for (int64_t i = 1; i < t; i++) top = larger(top, load(s + i * ld) * scale);
+        // Four partial sums each: shorter chains, and a smaller error than one long sum.
+        vf sums[4] = {}, products[4] = {};
+        for (int64_t i = 0; i < t; i++) {
+            vf e = exp_below_zero(load(s + i * ld) * scale - top);
+            sums[i & 3] += e;
+            if (VALUES) products[i & 3] += e * load(u + i * ld);
+            if (!VALUES || keep) put(s + i * ld, e);
+        }
+        vf sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        vf dot = (products[0] + products[1]) + (products[2] + products[3]);
+        vf share = 1.f / sum;
+        if (!VALUES || keep)
+            for (int64_t i = 0; i < t; i++) put(s + i * ld, load(s + i * ld) * share);
+        if (VALUES) {
+            vf result = dot * share;
+            if (classes - c >= W)
+                put(out + c, result);
+            else
+                put_part(out + c, result, int(classes - c));
+        }
+    }
+}
+
+void softmax(int64_t t, int64_t classes, float* logits, int64_t ld, float scale, const float* values, float* out, bool keep) {
+    if (values)
+        softmax_of<true>(t, classes, logits, ld, scale, values, out, keep);
+    else
+        softmax_of<false>(t, classes, logits, ld, scale, logits, out, true);
+}
+
+// ---------------------------------------------------------------------------------------------------- small parts
+
+void dots(int64_t n, const float* x, const float* y, float* xy, float* xx) {
+    vf a = vf{}, b = vf{};
+    int64_t i = 0;
+    for (; i + W <= n; i += W) {
+        vf v = load(x + i);
+        a += v * load(y + i);
+        b += v * v;
+    }
+    float sum_a = add_lanes(a), sum_b = add_lanes(b);
+    for (; i < n; i++) {
+        sum_a += x[i] * y[i];
+        sum_b += x[i] * x[i];
+    }
+    *xy = sum_a;
+    *xx = sum_b;
+}
+
+void softmax_grad(int64_t t, const float* a, const float* grad, float scale, float* out) {
+    float mean, unused;
+    dots(t, grad, a, &mean, &unused);
+    int64_t i = 0;
+    for (; i + W <= t; i += W) put(out + i, load(a + i) * scale * (load(grad + i) - mean));
+    for (; i < t; i++) out[i] = a[i] * scale * (grad[i] - mean);
+}
+
+template <typename Out, typename Convert>
+inline void transpose_to(int64_t rows, int64_t cols, const float* src, int64_t ss, Out* dst, int64_t ds, Convert convert) {
+    for (int64_t j0 = 0; j0 < cols; j0 += 16) {
+        int64_t end = j0 + 16 < cols ? j0 + 16 : cols;
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = j0; j < end; j++) dst[j * ds + i] = convert(src[i * ss + j]);
+    }
+}
+
+void transpose(int64_t rows, int64_t cols, const float* src, int64_t ss, void* dst, DType type, int64_t ds) {
+    if (type == DType::f32)
+        transpose_to(rows, cols, src, ss, static_cast<float*>(dst), ds, [](float x) { return x; });
+    else
+        transpose_to(rows, cols, src, ss, static_cast<uint16_t*>(dst), ds, narrow);
+}
+
+void convert(int64_t n, const void* src, DType from, void* dst, DType to) {
+    if (from == to) {
+        memcpy(dst, src, size_t(n * size_of(from)));
+    } else if (to == DType::bf16) {
+        for (int64_t i = 0; i < n; i++) static_cast<uint16_t*>(dst)[i] = narrow(static_cast<const float*>(src)[i]);
+    } else {
+        for (int64_t i = 0; i < n; i++) static_cast<float*>(dst)[i] = widen(static_cast<const uint16_t*>(src)[i]);
+    }
+}
+
+double spin_f32(int64_t rounds) {
+    constexpr int CHAINS = W == 16 ? 24 : 12;
+    vf acc[CHAINS], x = splat(0.999f), y = splat(1e-3f);
+#pragma GCC unroll 24
+    for (int i = 0; i < CHAINS; i++) acc[i] = vf{};
+    for (int64_t r = 0; r < rounds; r++) {
+#pragma GCC unroll 24
+        for (int i = 0; i < CHAINS; i++) {
+            acc[i] = acc[i] * x + y;
+            asm volatile("" : "+" FZ_REGISTER(acc[i]));  // each chain is its own: no merging of equal ones
+        }
+    }
+    return double(rounds) * CHAINS * W;
+}
+
+const Gemm gemm_f32 = {MR, NR, 1, 4, pack<MR>, pack<NR>, multiply};
+
+}  // namespace
+}  // namespace FZ_SPACE
+}  // namespace fastzsl

@@ -1,0 +1,109 @@
+// Python bindings: addresses, shapes and strides come in as integers; fastzsl/ops/native.py has checked them.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <vector>
+
+#include "isa.hpp"
+#include "ops.hpp"
+#include "pool.hpp"
+
+namespace py = pybind11;
+using namespace fastzsl;
+
+namespace {
+
+void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
+
+// (address, dtype code, B, T, d, stride_b, stride_t, stride_d)
+using RegionsTuple = std::tuple<uintptr_t, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
+
+Regions regions_of(const RegionsTuple& r) {
+    return {pointer(std::get<0>(r)), DType(std::get<1>(r)), std::get<2>(r), std::get<3>(r),
+            std::get<4>(r),          std::get<5>(r),        std::get<6>(r), std::get<7>(r)};
+}
+
+void scores(const RegionsTuple& x, uintptr_t queries, uintptr_t weight, uintptr_t bias, uintptr_t classes, int64_t C, int64_t m,
+            float scale, int similarity, int order, uintptr_t out, uintptr_t attention, uintptr_t values, int threads) {
+    Scores call{regions_of(x), pointer(queries), pointer(weight), pointer(bias), pointer(classes), C, m, scale,
+                Similarity(similarity), Order(order), pointer(out), pointer(attention), pointer(values), threads};
+    const Kernels& k = kernels();
+    py::gil_scoped_release release;
+    scores_forward(k, call);
+}
+
+void attend(const RegionsTuple& x, uintptr_t queries, int64_t C, float scale, uintptr_t attended, uintptr_t attention,
+            int threads) {
+    Attend call{regions_of(x), pointer(queries), C, scale, pointer(attended), pointer(attention), threads};
+    const Kernels& k = kernels();
+    py::gil_scoped_release release;
+    attention_forward(k, call);
+}
+
+void scores_grad(const RegionsTuple& x, uintptr_t queries, uintptr_t weight, uintptr_t bias, uintptr_t classes, int64_t C,
+                 int64_t m, float scale, int similarity, int order, uintptr_t grad, uintptr_t scores, uintptr_t attention,
+                 uintptr_t values, uintptr_t d_regions, uintptr_t d_queries, uintptr_t d_weight, uintptr_t d_bias,
+                 uintptr_t d_classes, int threads) {
+    ScoresGrad call{regions_of(x), pointer(queries), pointer(weight), pointer(bias), pointer(classes), C, m, scale,
+                    Similarity(similarity), Order(order), pointer(grad), pointer(scores), pointer(attention), pointer(values),
+                    pointer(d_regions), pointer(d_queries), pointer(d_weight), pointer(d_bias), pointer(d_classes), threads};
+    const Kernels& k = kernels();
+    py::gil_scoped_release release;
+    scores_backward(k, call);
+}
+
+void attend_grad(const RegionsTuple& x, uintptr_t queries, int64_t C, float scale, uintptr_t grad_attended,
+                 uintptr_t grad_attention, uintptr_t attention, uintptr_t d_regions, uintptr_t d_queries, int threads) {
+    AttendGrad call{regions_of(x), pointer(queries), C, scale, pointer(grad_attended), pointer(grad_attention),
+                    pointer(attention), pointer(d_regions), pointer(d_queries), threads};
+    const Kernels& k = kernels();
+    py::gil_scoped_release release;
+    attention_backward(k, call);
+}
+
+// Multiply-adds a second of a register-only loop on `threads` threads.
+double peak(double (*spin)(int64_t), double seconds, int threads) {
+    if (!spin) return 0;
+    using clock = std::chrono::steady_clock;
+    auto elapsed = [](clock::time_point from) { return std::chrono::duration<double>(clock::now() - from).count(); };
+    std::vector<double> rates(size_t(threads) * 8);
+    parallel(threads, threads, [&](int64_t index, int) {
+        auto start = clock::now();
+        double done = 0;
+        while (elapsed(start) < seconds) done += spin(20000);
+        rates[size_t(index) * 8] = done / elapsed(start);
+    });
+    double sum = 0;
+    for (double rate : rates) sum += rate;
+    return sum;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, module) {
+    module.doc() = "Native CPU kernels of fastzsl; see fastzsl/ops/native.py for the functions to call.";
+    module.def("isas", &isas, "Instruction sets built in and runnable here, weakest first.");
+    module.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
+    module.def("set_isa", &set_isa, py::arg("name"), "Use another instruction set, for tests; ValueError if not in isas().");
+    module.def("scores", &scores);
+    module.def("attend", &attend);
+    module.def("scores_grad", &scores_grad);
+    module.def("attend_grad", &attend_grad);
+    module.def(
+        "peak_f32",
+        [](double seconds, int threads) {
+            const Kernels& k = kernels();
+            py::gil_scoped_release release;
+            return peak(k.spin_f32, seconds, threads);
+        },
+        py::arg("seconds"), py::arg("threads"), "float32 multiply-adds a second from registers alone.");
+    module.def(
+        "peak_bf16",
+        [](double seconds, int threads) {
+            const Kernels& k = kernels();
+            py::gil_scoped_release release;
+            return peak(k.spin_bf16, seconds, threads);
+        },
+        py::arg("seconds"), py::arg("threads"), "bfloat16 multiply-adds a second from registers alone; 0 without such a unit.");
+}

@@ -1,0 +1,122 @@
+// Packed operands: matrices cut into the panels that a micro-kernel reads, block of steps by block of steps.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels.hpp"
+#include "ops.hpp"
+#include "pool.hpp"
+#include "scratch.hpp"
+
+namespace fastzsl {
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// A row stride for n floats that is no multiple of 1 KiB: rows a power of two apart fall on the same cache sets.
+inline int64_t row_stride(int64_t n) {
+    int64_t ld = round_up(n, 32);
+    return ld % 256 ? ld : ld + 32;
+}
+
+// `lanes` x `steps` numbers of a strided matrix: lanes are rows of A or columns of B, steps are summed over.
+struct View {
+    const void* data;
+    DType type;
+    int64_t lane_stride, step_stride;
+
+    const void* at(int64_t lane, int64_t step) const {
+        return static_cast<const char*>(data) + (lane * lane_stride + step * step_stride) * size_of(type);
+    }
+};
+
+// Steps in a block: a block of A's panel stays in the first cache, one of B in the second.
+constexpr int64_t block_steps = 512;
+
+// B packed whole: for each block of steps all its panels, so that a block is one run of memory.
+class Packed {
+public:
+    Packed() = default;
+    Packed(const Gemm& gemm, int64_t lanes, int64_t steps)
+        : gemm_(&gemm), lanes_(lanes), steps_(steps), panels_(ceil_div(lanes, gemm.nr)),
+          memory_(size_t(panels_ * gemm.panel_b(steps)) + 1024) {}
+
+    int64_t blocks() const { return ceil_div(steps_, block_steps); }
+    int64_t panels() const { return panels_; }
+    int64_t lanes() const { return lanes_; }
+    int64_t block_size(int64_t block) const { return std::min(block_steps, steps_ - block * block_steps); }
+    char* block(int64_t block) const { return memory_.at(size_t(block * panels_ * gemm_->panel_b(block_steps))); }
+    char* panel(int64_t b, int64_t panel) const { return block(b) + panel * gemm_->panel_b(block_size(b)); }
+
+    // Fill the lanes of one panel that lie in [first, first + count), from a matrix whose lane 0 is lane `first` here.
+    void fill(int64_t panel_index, const View& source, int64_t first, int64_t count) const {
+        int64_t begin = std::max(panel_index * gemm_->nr, first);
+        int64_t end = std::min((panel_index + 1) * gemm_->nr, first + count);
+        if (begin >= end) return;
+        for (int64_t b = 0; b < blocks(); b++)
+            gemm_->pack_b(panel(b, panel_index), int(begin - panel_index * gemm_->nr), source.at(begin - first, b * block_steps),
+                          source.type, source.lane_stride, source.step_stride, int(end - begin), block_size(b));
+    }
+    void clear(int64_t panel_index) const {
+        for (int64_t b = 0; b < blocks(); b++) std::memset(panel(b, panel_index), 0, size_t(gemm_->panel_b(block_size(b))));
+    }
+    // Lanes that no source fills (the last panel's tail), and the padding of the last steps, must read as zero.
+    bool ragged(int64_t panel_index) const {
+        return (panel_index + 1) * gemm_->nr > lanes_ || steps_ % gemm_->ku != 0;
+    }
+
+private:
+    const Gemm* gemm_ = nullptr;
+    int64_t lanes_ = 0, steps_ = 0, panels_ = 0;
+    Scratch memory_;
+};
+
+// Pack `count` rows of a matrix as one A panel.
+inline void pack_rows(const Gemm& gemm, void* panel, const View& source, int64_t lane, int64_t step, int count, int64_t steps) {
+    if (count < gemm.mr || steps % gemm.ku) std::memset(panel, 0, size_t(gemm.panel_a(steps)));
+    gemm.pack_a(panel, 0, source.at(lane, step), source.type, source.lane_stride, source.step_stride, count, steps);
+}
+
+// The same for rows of regions, counted through all images: row = image * T + t.
+inline void pack_regions(const Gemm& gemm, void* panel, const Regions& x, int64_t row, int64_t step, int count, int64_t steps) {
+    if (count < gemm.mr || steps % gemm.ku) std::memset(panel, 0, size_t(gemm.panel_a(steps)));
+    for (int lane = 0; lane < count;) {
+        int64_t b = (row + lane) / x.T, t = (row + lane) % x.T;
+        int run = int(std::min<int64_t>(count - lane, x.T - t));
+        gemm.pack_a(panel, lane, x.at(b, t, step), x.type, x.stride_t, x.stride_d, run, steps);
+        lane += run;
+    }
+}
+
+// Rows [row, row + rows) of the regions times a packed B, into c (rows, lanes of B). `panel` holds one A panel of a block.
+inline void regions_times(const Gemm& gemm, const Regions& x, int64_t row, int64_t rows, const Packed& b, float* c, int64_t ldc,
+                          void* panel) {
+    for (int64_t block = 0; block < b.blocks(); block++)
+        for (int64_t r = 0; r < rows; r += gemm.mr) {
+            int count = int(std::min<int64_t>(gemm.mr, rows - r));
+            pack_regions(gemm, panel, x, row + r, block * block_steps, count, b.block_size(block));
+            gemm.multiply(b.block_size(block), panel, b.block(block), count, b.lanes(), c + r * ldc, ldc,
+                          block ? Store::add : Store::replace);
+        }
+}
+
+// How many images a task takes: as many as fit a working set of `rows` rows, but so that the tasks come out even over the
+// threads and the rows fill whole register tiles.
+inline int64_t images_per_task(const Gemm& gemm, int64_t B, int64_t T, int threads, int64_t rows) {
+    int64_t most = std::clamp<int64_t>(rows / std::max<int64_t>(T, 1), 1, std::max<int64_t>(B, 1)), best = 1, best_cost = INT64_MAX;
+    for (int64_t g = 1; g <= most; g++) {
+        int64_t cost = ceil_div(ceil_div(B, g), threads) * ceil_div(g * T, gemm.mr);
+        if (cost <= best_cost) best = g, best_cost = cost;
+    }
+    return best;
+}
+
+// C (m, n) = A B on all threads; A's lanes are the rows of C, B's lanes its columns, `k` steps. C is float32.
+void product(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const View& a, const View& b, float* c, int64_t ldc,
+             Store store = Store::replace);
+// B is the regions as a (B * T steps, d lanes) matrix.
+void product(const Gemm& gemm, int threads, int64_t m, const View& a, const Regions& x, float* c, int64_t ldc,
+             Store store = Store::replace);
+
+}  // namespace fastzsl

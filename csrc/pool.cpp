@@ -1,0 +1,131 @@
+#include "pool.hpp"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+namespace fastzsl {
+namespace {
+
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+constexpr int spins = 4000;  // some 50 microseconds: longer than the gap between two phases of one call
+constexpr int max_threads = 1 << 10;
+
+class Pool {
+public:
+    void run(int threads, int64_t count, const Task& task) {
+        if (threads > max_threads) threads = max_threads;
+        if (threads > count) threads = int(count);
+        std::unique_lock<std::mutex> turn(busy_, std::defer_lock);
+        if (threads <= 1 || !turn.try_lock() || !grow(threads - 1)) {
+            for (int64_t i = 0; i < count; i++) task(i, 0);
+            return;
+        }
+        task_ = &task;
+        count_ = count;
+        next_.store(0, std::memory_order_relaxed);
+        working_.store(threads - 1, std::memory_order_relaxed);
+        // One word tells the job's number and how many workers take part: a worker that is late, and not wanted,
+        // never reads the fields above while they change.
+        round_++;
+        state_.store(round_ << 16 | uint64_t(threads - 1));
+        if (sleeping_.load() > 0) state_.notify_all();
+        work(0);
+        for (int i = 0; working_.load(std::memory_order_acquire) > 0; i++)
+            if (i < spins)
+                pause();
+            else
+                std::this_thread::yield();
+    }
+
+private:
+    void work(int worker) {
+        for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) (*task_)(i, worker);
+    }
+
+    bool grow(int workers) {
+        while (started_ < workers) {
+            try {
+                std::thread(&Pool::live, this, started_ + 1, state_.load()).detach();
+            } catch (...) {
+                return false;  // no more threads to be had: the caller works alone
+            }
+            started_++;
+        }
+        return true;
+    }
+
+    void live(int worker, uint64_t seen) {
+        for (;;) {
+            uint64_t now;
+            for (int i = 0; (now = state_.load(std::memory_order_acquire)) == seen && i < spins; i++) pause();
+            if (now == seen) {
+                sleeping_.fetch_add(1);
+                state_.wait(seen);
+                sleeping_.fetch_sub(1);
+                continue;
+            }
+            seen = now;
+            if (uint64_t(worker) > (now & 0xffff)) continue;
+            work(worker);
+            working_.fetch_sub(1, std::memory_order_release);
+        }
+    }
+
+    std::mutex busy_;
+    int started_ = 0;
+    uint64_t round_ = 0;
+    const Task* task_ = nullptr;
+    int64_t count_ = 0;
+    std::atomic<uint64_t> state_{0};
+    std::atomic<int64_t> next_{0};
+    std::atomic<int> working_{0}, sleeping_{0};
+};
+
+std::atomic<Pool*> pool{nullptr};
+std::mutex creation;
+
+// A forked child has none of the threads: it starts with a new pool, and the old one is left as it lies.
+void forget() {
+    pool.store(nullptr);
+    new (&creation) std::mutex;
+}
+
+Pool& current() {
+    Pool* p = pool.load(std::memory_order_acquire);
+    if (p) return *p;
+    std::lock_guard<std::mutex> lock(creation);
+    p = pool.load();
+    if (!p) {
+        static bool registered = false;
+        if (!registered) registered = pthread_atfork(nullptr, nullptr, forget) == 0;
+        p = new Pool;  // never destroyed: its threads may outlive main
+        pool.store(p, std::memory_order_release);
+    }
+    return *p;
+}
+
+}  // namespace
+
+void parallel(int threads, int64_t count, Task task) {
+    if (count <= 0) return;
+    if (threads <= 1 || count == 1) {
+        for (int64_t i = 0; i < count; i++) task(i, 0);
+        return;
+    }
+    current().run(threads, count, task);
+}
+
+}  // namespace fastzsl

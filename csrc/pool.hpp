@@ -1,0 +1,27 @@
+// A small persistent thread pool. Workers spin for some tens of microseconds after a job, then sleep. The caller works too,
+// so `threads` = 1 never touches another thread. One job at a time: a second caller that finds the pool busy runs its
+// job on its own thread instead of waiting or adding threads to a busy machine.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+namespace fastzsl {
+
+// A borrowed callable; it must outlive the call it is given to.
+class Task {
+public:
+    template <typename F>
+    Task(const F& f) : object_(&f), call_([](const void* o, int64_t i, int w) { (*static_cast<const F*>(o))(i, w); }) {}
+    void operator()(int64_t index, int worker) const { call_(object_, index, worker); }
+
+private:
+    const void* object_;
+    void (*call_)(const void*, int64_t, int);
+};
+
+// Calls task(index, worker) once for every index in [0, count), worker in [0, threads). Which worker takes which index is
+// left to chance, so a result may depend on the index only. Tasks must not throw.
+void parallel(int threads, int64_t count, Task task);
+
+}  // namespace fastzsl

@@ -1,0 +1,281 @@
+// attended_scores, backward. Each order makes dS, the gradient of the logits, as (classes, B * T) and the gradient of what
+// was pooled; dX, dH and dW are then large matrix products whose sums run in one fixed order.
+#include <cmath>
+
+#include "backward.hpp"
+#include "pooling.hpp"
+
+namespace fastzsl {
+namespace {
+
+constexpr float tiny = 1e-12f;
+
+class Call {
+public:
+    Call(const Kernels& kernels, const ScoresGrad& call)
+        : k(kernels), c(call), x(call.regions), type(call.regions.type), gemm(kernels.f32), rows(x.B * x.T),
+          grad(kernels, call.grad, type, x.B * call.C), classes(kernels, call.classes, type, call.C * call.m),
+          bias(kernels, call.bias, type, call.m), d_regions(kernels, inner(call.d_regions), type, rows, x.d),
+          d_queries(kernels, inner(call.d_queries), type, call.C, x.d), d_weight(kernels, call.d_weight, type, call.m, x.d),
+          d_bias(kernels, call.d_bias, type, 1, call.m), d_classes(kernels, call.d_classes, type, call.C, call.m) {}
+
+    void run() {
+        if (c.order == Order::prototype)
+            prototype();
+        else if (c.order == Order::project)
+            project();
+        else
+            attend();
+        d_regions.finish(c.threads);
+        d_queries.finish(c.threads);
+        d_weight.finish(c.threads);
+        d_bias.finish(c.threads);
+        d_classes.finish(c.threads);
+    }
+
+private:
+    // In order "attend" these two are left to attention_backward.
+    void* inner(void* gradient) const { return c.order == Order::attend ? nullptr : gradient; }
+    View matrix(const void* data, int64_t columns, bool transposed = false) const {
+        return transposed ? View{data, type, 1, columns} : View{data, type, columns, 1};
+    }
+    static View floats(const float* data, int64_t columns, bool transposed = false) {
+        return transposed ? View{data, DType::f32, 1, columns} : View{data, DType::f32, columns, 1};
+    }
+    int64_t block_of_classes(int64_t numbers) const {  // so many classes that a block's gradients take at most 64 MiB
+        int64_t most = std::max<int64_t>(16, (1 << 24) / std::max<int64_t>(1, numbers));
+        return ceil_div(c.C, ceil_div(c.C, most));
+    }
+
+    // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u).
+    void prototype() {
+        int64_t per_block = block_of_classes(2 * rows);
+        Scratch logits(size_t(per_block * rows) * 4), values(size_t(per_block * rows) * 4);
+        Scratch dp(size_t(per_block * x.d) * 4), p(c.d_regions ? size_t(per_block * x.d) * 4 : 0);
+        Scratch lines(size_t(c.threads) * size_t(2 * x.T + 32) * 4);
+        const bool for_p = c.d_weight || c.d_classes;
+        for (int64_t from = 0; from < c.C; from += per_block) {
+            int64_t n = std::min(per_block, c.C - from);
+            Store store = from ? Store::add : Store::replace;
+            parallel(c.threads, n, [&](int64_t j, int worker) {
+                float *a = lines.as<float>() + worker * (2 * x.T + 32), *u = a + x.T;
+                for (int64_t b = 0; b < x.B; b++) {
+                    int64_t at = b * c.C + from + j, to = j * rows + b * x.T;
+                    float g = grad.rows()[at];
+                    k.convert(x.T, element(c.attention, type, at * x.T), type, a, DType::f32);
+                    k.convert(x.T, element(c.values, type, at * x.T), type, u, DType::f32);
+                    for (int64_t t = 0; t < x.T; t++) {
+                        u[t] *= g;
+                        values.as<float>()[to + t] = a[t] * g;
+                    }
+                    k.softmax_grad(x.T, a, u, c.scale, logits.as<float>() + to);
+                }
+            });
+            const float* k_rows = classes.rows() + from * c.m;
+            if (c.d_regions) {
+                product(gemm, c.threads, n, x.d, c.m, floats(k_rows, c.m), matrix(c.weight, x.d, true), p.as<float>(), x.d);
+                from_logits(logits.as<float>(), from, n, store);
+                product(gemm, c.threads, rows, x.d, n, floats(values.as<float>(), rows, true), floats(p.as<float>(), x.d, true),
+                        d_regions.rows(), x.d, Store::add);
+            }
+            if (c.d_queries)
+                product(gemm, c.threads, n, floats(logits.as<float>(), rows), x, d_queries.rows() + from * x.d, x.d);
+            if (for_p) product(gemm, c.threads, n, floats(values.as<float>(), rows), x, dp.as<float>(), x.d);
+            if (c.d_weight)
+                product(gemm, c.threads, c.m, x.d, n, floats(k_rows, c.m, true), floats(dp.as<float>(), x.d, true),
+                        d_weight.rows(), x.d, store);
+            if (c.d_classes)
+                product(gemm, c.threads, n, c.m, x.d, floats(dp.as<float>(), x.d), matrix(c.weight, x.d),
+                        d_classes.rows() + from * c.m, c.m);
+        }
+        through_offsets();
+    }
+
+    // q = K b, dq = sum_b g (rows of A sum to 1): db = K^T dq, dK += dq b^T.
+    void through_offsets() {
+        std::vector<double> db(static_cast<size_t>(c.m));
+        for (int64_t j = 0; j < c.C; j++) {
+            double dq = 0;
+            for (int64_t b = 0; b < x.B; b++) dq += double(grad.rows()[b * c.C + j]);
+            const float* key = classes.rows() + j * c.m;
+            for (int64_t i = 0; i < c.m && c.d_bias; i++) db[size_t(i)] += dq * double(key[i]);
+            for (int64_t i = 0; i < c.m && c.d_classes && c.bias; i++)
+                d_classes.rows()[j * c.m + i] += float(dq) * bias.rows()[i];
+        }
+        for (int64_t i = 0; i < c.m && c.d_bias; i++) d_bias.rows()[i] = float(db[size_t(i)]);
+    }
+
+    // dX (+)= dS^T H
+    void from_logits(const float* logits, int64_t from, int64_t n, Store store) {
+        product(gemm, c.threads, rows, x.d, n, floats(logits, rows, true), matrix(element(c.queries, type, from * x.d), x.d, true),
+                d_regions.rows(), x.d, store);
+    }
+
+    // Gradient of the score in e, given g: into de; returns what g counts for in the sum of e's that is dL/dk (before
+    // `through_class_norms`).
+    float compared(float g, const float* e, int64_t j, float* de) const {
+        const float* key = classes.rows() + j * c.m;
+        if (c.similarity == Similarity::dot) {
+            for (int64_t i = 0; i < c.m; i++) de[i] = g * key[i];
+            return g;
+        }
+        float dot, square;
+        k.dots(c.m, e, key, &dot, &square);
+        float norm = std::sqrt(square), inverse = inverse_norm(j);
+        bool clamped = norm < tiny;
+        if (clamped) norm = tiny;
+        float direct = g * inverse / norm, back = clamped ? 0.f : g * inverse * dot / norm / square;
+        for (int64_t i = 0; i < c.m; i++) de[i] = direct * key[i] - back * e[i];
+        return g / norm;
+    }
+
+    float inverse_norm(int64_t j) const {
+        float dot, square;
+        k.dots(c.m, classes.rows() + j * c.m, classes.rows() + j * c.m, &dot, &square);
+        float norm = std::sqrt(square);
+        return 1.f / (norm < tiny ? tiny : norm);
+    }
+
+    // Cosine: from the gradient of k / |k| to that of k, in place.
+    void through_class_norms() {
+        if (c.similarity == Similarity::dot) return;
+        parallel(c.threads, c.C, [&](int64_t j, int) {
+            const float* key = classes.rows() + j * c.m;
+            float *d = d_classes.rows() + j * c.m, along, square, unused;
+            k.dots(c.m, d, key, &along, &unused);
+            k.dots(c.m, key, key, &unused, &square);
+            float inverse = inverse_norm(j), back = std::sqrt(square) < tiny ? 0.f : along * inverse * inverse;
+            for (int64_t i = 0; i < c.m; i++) d[i] = inverse * (d[i] - back * key[i]);
+        });
+    }
+
+    // e = sum_t A v, v = W x + b: dA = dE V^T, dV = A^T dE.
+    void project() {
+        int64_t per_block = std::min<int64_t>(block_of_classes(2 * rows), 512), ldm = row_stride(c.m);
+        Scratch logits(size_t(per_block * rows) * 4), weighted(c.d_classes ? size_t(per_block * rows) * 4 : 0);
+        Scratch dv(size_t(rows * c.m) * 4);
+        Widened v(k, c.values, type, rows * c.m);
+        Layout layout;
+        int64_t at_e = layout.floats(per_block * ldm), at_de = layout.floats(per_block * ldm), at_a = layout.floats(per_block * x.T),
+                at_da = layout.floats(per_block * x.T),
+                at_left = layout.bytes(std::max({packed_attention_bytes(gemm, per_block, std::max(x.T, c.m)),
+                                                 packed_attention_bytes(gemm, x.T, per_block)})),
+                at_right = layout.bytes(std::max({packed_values_bytes(gemm, c.m, std::max(x.T, per_block)),
+                                                  packed_values_bytes(gemm, x.T, c.m)}));
+        Scratch memory(size_t(layout.size() * c.threads));
+        for (int64_t from = 0; from < c.C; from += per_block) {
+            int64_t n = std::min(per_block, c.C - from);
+            parallel(c.threads, x.B, [&](int64_t b, int worker) {
+                char* base = memory.at(size_t(layout.size() * worker));
+                auto at = [&](int64_t offset) { return reinterpret_cast<float*>(base + offset); };
+                float *e = at(at_e), *de = at(at_de), *a = at(at_a), *da = at(at_da);
+                char *left = base + at_left, *right = base + at_right;
+                k.convert(n * x.T, element(c.attention, type, (b * c.C + from) * x.T), type, a, DType::f32);
+                const float* vb = v.rows() + b * x.T * c.m;
+                small(n, c.m, x.T, floats(a, x.T), floats(vb, c.m, true), e, ldm, Store::replace, left, right);
+                for (int64_t j = 0; j < n; j++) {
+                    float part = compared(grad.rows()[b * c.C + from + j], e + j * ldm, from + j, de + j * ldm);
+                    if (c.d_classes)
+                        for (int64_t t = 0; t < x.T; t++) weighted.as<float>()[j * rows + b * x.T + t] = part * a[j * x.T + t];
+                }
+                small(n, x.T, c.m, floats(de, ldm), floats(vb, c.m), da, x.T, Store::replace, left, right);
+                for (int64_t j = 0; j < n; j++)
+                    k.softmax_grad(x.T, a + j * x.T, da + j * x.T, c.scale, logits.as<float>() + j * rows + b * x.T);
+                small(x.T, c.m, n, floats(a, x.T, true), floats(de, ldm, true), dv.as<float>() + b * x.T * c.m, c.m,
+                      from ? Store::add : Store::replace, left, right);
+            });
+            if (c.d_regions) from_logits(logits.as<float>(), from, n, from ? Store::add : Store::replace);
+            if (c.d_queries)
+                product(gemm, c.threads, n, floats(logits.as<float>(), rows), x, d_queries.rows() + from * x.d, x.d);
+            if (c.d_classes)
+                product(gemm, c.threads, n, c.m, rows, floats(weighted.as<float>(), rows), floats(v.rows(), c.m, true),
+                        d_classes.rows() + from * c.m, c.m);
+        }
+        if (c.d_regions)
+            product(gemm, c.threads, rows, x.d, c.m, floats(dv.as<float>(), c.m), matrix(c.weight, x.d, true), d_regions.rows(),
+                    x.d, Store::add);
+        if (c.d_weight) product(gemm, c.threads, c.m, floats(dv.as<float>(), c.m, true), x, d_weight.rows(), x.d);
+        if (c.d_bias) sum_rows(dv.as<float>(), rows, d_bias.rows());
+        if (c.d_classes) through_class_norms();
+    }
+
+    // C (m, n) = A B, small enough for one thread's caches: all steps at once.
+    void small(int64_t m, int64_t n, int64_t steps, const View& a, const View& b, float* to, int64_t ld, Store store, char* left,
+               char* right) const {
+        for (int64_t r = 0; r < m; r += gemm.mr)
+            pack_rows(gemm, left + r / gemm.mr * gemm.panel_a(steps), a, r, 0, int(std::min<int64_t>(gemm.mr, m - r)), steps);
+        pack_values(gemm, b, 0, n, steps, right);
+        gemm.multiply(steps, left, right, m, n, to, ld, store);
+    }
+
+    // A long sum of few numbers: in double, which costs nothing here.
+    void sum_rows(const float* from, int64_t count, float* to) const {
+        std::vector<double> sums(static_cast<size_t>(c.m));
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t i = 0; i < c.m; i++) sums[size_t(i)] += double(from[r * c.m + i]);
+        for (int64_t i = 0; i < c.m; i++) to[i] = float(sums[size_t(i)]);
+    }
+
+    // e = W x~ + b: dX~ = dE W, and on as the backward pass of dense_attention.
+    void attend() {
+        int64_t pairs = x.B * c.C;
+        Scratch e(size_t(pairs * c.m) * 4), de(size_t(pairs * c.m) * 4), d_attended(size_t(pairs * x.d) * size_t(size_of(type)));
+        product(gemm, c.threads, pairs, c.m, x.d, matrix(c.values, x.d), matrix(c.weight, x.d), e.as<float>(), c.m);
+        Scratch shares(size_t(pairs) * 4);
+        parallel(c.threads, c.C, [&](int64_t j, int) {
+            for (int64_t b = 0; b < x.B; b++) {
+                float* row = e.as<float>() + (b * c.C + j) * c.m;
+                if (c.bias)
+                    for (int64_t i = 0; i < c.m; i++) row[i] += bias.rows()[i];
+                shares.as<float>()[b * c.C + j] =
+                    compared(grad.rows()[b * c.C + j], row, j, de.as<float>() + (b * c.C + j) * c.m);
+            }
+            if (!c.d_classes) return;
+            float* d = d_classes.rows() + j * c.m;
+            std::memset(d, 0, size_t(c.m) * 4);
+            for (int64_t b = 0; b < x.B; b++)
+                for (int64_t i = 0; i < c.m; i++)
+                    d[i] += shares.as<float>()[b * c.C + j] * e.as<float>()[(b * c.C + j) * c.m + i];
+        });
+        if (c.d_classes) through_class_norms();
+        if (c.d_bias) sum_rows(de.as<float>(), pairs, d_bias.rows());
+        if (c.d_weight)
+            product(gemm, c.threads, c.m, x.d, pairs, floats(de.as<float>(), c.m, true), matrix(c.values, x.d, true),
+                    d_weight.rows(), x.d);
+        if (!c.d_regions && !c.d_queries) return;
+        Result attended(k, d_attended.as(), type, pairs, x.d);
+        product(gemm, c.threads, pairs, x.d, c.m, floats(de.as<float>(), c.m), matrix(c.weight, x.d, true), attended.rows(), x.d);
+        attended.finish(c.threads);
+        attention_backward(k, AttendGrad{x, c.queries, c.C, c.scale, d_attended.as(), nullptr, c.attention, c.d_regions,
+                                         c.d_queries, c.threads});
+    }
+
+    const Kernels& k;
+    const ScoresGrad& c;
+    const Regions& x;
+    const DType type;
+    const Gemm& gemm;
+    const int64_t rows;
+    Widened grad, classes, bias;
+    Result d_regions, d_queries, d_weight, d_bias, d_classes;
+};
+
+}  // namespace
+
+void scores_backward(const Kernels& kernels, const ScoresGrad& call) {
+    const Regions& x = call.regions;
+    if (x.B > 0 && call.C > 0) {
+        Call(kernels, call).run();
+        return;
+    }
+    auto clear = [&](void* to, int64_t n) {
+        if (to) std::memset(to, 0, size_t(n * size_of(x.type)));
+    };
+    clear(call.d_regions, x.B * x.T * x.d);
+    clear(call.d_queries, call.C * x.d);
+    clear(call.d_weight, call.m * x.d);
+    clear(call.d_bias, call.m);
+    clear(call.d_classes, call.C * call.m);
+}
+
+}  // namespace fastzsl

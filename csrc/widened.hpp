@@ -1,0 +1,28 @@
+// A run of numbers as float32, converted only if it is not float32 already.
+#pragma once
+#include "kernels.hpp"
+#include "scratch.hpp"
+
+namespace fastzsl {
+
+class Widened {
+public:
+    Widened(const Kernels& kernels, const void* data, DType type, int64_t n) : rows_(static_cast<const float*>(data)) {
+        if (type == DType::f32 || !data) return;
+        memory_ = Scratch(size_t(n) * 4);
+        kernels.convert(n, data, type, memory_.as(), DType::f32);
+        rows_ = memory_.as<float>();
+    }
+    const float* rows() const { return rows_; }
+
+private:
+    const float* rows_;
+    Scratch memory_;
+};
+
+inline const void* element(const void* data, DType type, int64_t index) {
+    return static_cast<const char*>(data) + index * size_of(type);
+}
+inline void* element(void* data, DType type, int64_t index) { return static_cast<char*>(data) + index * size_of(type); }
+
+}  // namespace fastzsl

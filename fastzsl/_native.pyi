@@ -1,0 +1,79 @@
+"""The compiled module (csrc/module.cpp). Addresses are `Tensor.data_ptr()`, 0 for "not wanted"."""
+
+Regions = tuple[int, ...]
+"""(address, dtype: 0 float32, 1 bfloat16; B, T, d; strides of the three, in elements)"""
+
+def isas() -> list[str]:
+    """Instruction sets built in and runnable here, weakest first."""
+
+def isa() -> str:
+    """The instruction set in use. Raises ValueError if FASTZSL_ISA names one that is not in `isas()`."""
+
+def set_isa(name: str) -> None:
+    """Use another instruction set, for tests. Raises ValueError if it is not in `isas()`."""
+
+def peak_f32(seconds: float, threads: int) -> float:
+    """float32 multiply-adds a second from registers alone, on so many threads."""
+
+def peak_bf16(seconds: float, threads: int) -> float:
+    """bfloat16 multiply-adds a second from registers alone; 0 without such a unit."""
+
+def attend(
+    regions: Regions,
+    queries: int,
+    C: int,
+    scale: float,
+    attended: int,
+    attention: int,
+    threads: int,
+) -> None: ...
+def attend_grad(
+    regions: Regions,
+    queries: int,
+    C: int,
+    scale: float,
+    grad_attended: int,
+    grad_attention: int,
+    attention: int,
+    d_regions: int,
+    d_queries: int,
+    threads: int,
+) -> None: ...
+def scores(
+    regions: Regions,
+    queries: int,
+    weight: int,
+    bias: int,
+    classes: int,
+    C: int,
+    m: int,
+    scale: float,
+    similarity: int,
+    order: int,
+    scores: int,
+    attention: int,
+    values: int,
+    threads: int,
+) -> None: ...
+def scores_grad(
+    regions: Regions,
+    queries: int,
+    weight: int,
+    bias: int,
+    classes: int,
+    C: int,
+    m: int,
+    scale: float,
+    similarity: int,
+    order: int,
+    grad: int,
+    scores: int,
+    attention: int,
+    values: int,
+    d_regions: int,
+    d_queries: int,
+    d_weight: int,
+    d_bias: int,
+    d_classes: int,
+    threads: int,
+) -> None: ...
