@@ -89,8 +89,21 @@ class ZeroShotDataset:
             )
         held = min(max(2, round(class_share * count)), count - 2)
         shuffled = self.seen[torch.randperm(count, generator=generator)]
-        held_out, kept = shuffled[:held].sort().values, shuffled[held:].sort().values
+        return self.hold_out_classes(shuffled[:held], generator, f"{self.name}-held-out-{seed}", picture_share)
 
+    def hold_out_classes(
+        self, classes: Tensor, generator: torch.Generator, name: str, picture_share: float = 0.2
+    ) -> ZeroShotDataset:
+        """As `hold_out`, with the seen classes that play the unseen ones named: the folds of a cross-validation.
+
+        Args:
+            classes: ids of the seen classes to hold out; two seen ones at least must be left.
+            generator: draws the pictures that become test_seen.
+            name: of the problem.
+        """
+        held_out = classes.sort().values
+        kept = self.seen[~torch.isin(self.seen, held_out)].sort().values
+        count = len(self.seen)
         old_ids = torch.cat([kept, held_out])
         new_id = torch.full((self.num_classes,), -1, dtype=torch.long)
         new_id[old_ids] = torch.arange(count)
@@ -101,7 +114,7 @@ class ZeroShotDataset:
         )
         return replace(
             self,
-            name=f"{self.name}-held-out-{seed}",
+            name=name,
             class_names=tuple(self.class_names[i] for i in old_ids.tolist()),
             class_embeddings=self.class_embeddings[old_ids],
             seen=torch.arange(len(kept)),
@@ -112,6 +125,25 @@ class ZeroShotDataset:
             test_unseen=torch.arange(len(labels))[~is_kept],
             picture_ids=self.picture_ids[self.trainval],
         )
+
+
+def redraw_classes(data: ZeroShotDataset, seed: int, picture_share: float = 0.2) -> ZeroShotDataset:
+    """The same pictures with other classes unseen, as many as before, drawn from `seed`.
+
+    One split of the classes says little about a method: the spread over splits is often larger than the
+    difference that is measured.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.cat([data.seen, data.unseen]).sort().values
+    shuffled = shuffled[torch.randperm(len(shuffled), generator=generator)]
+    unseen, seen = shuffled[: len(data.unseen)].sort().values, shuffled[len(data.unseen) :].sort().values
+    indices = torch.arange(len(data.labels))
+    of_seen = torch.isin(data.labels, seen)
+    trainval, test_seen = split_per_class(indices[of_seen], data.labels[of_seen], picture_share, generator)
+    test_unseen = indices[torch.isin(data.labels, unseen)]
+    return replace(
+        data, seen=seen, unseen=unseen, trainval=trainval, test_seen=test_seen, test_unseen=test_unseen
+    )
 
 
 def split_per_class(

@@ -21,6 +21,7 @@ class Config:
             class,split,<attribute>...
         distractors: other objects in each picture of "shapes".
         data_seed: classes, pictures and splits of "shapes"; split of the seen pictures of "folder".
+        class_split: draw which classes are unseen from this seed, instead of the data set's own split.
         skip_bad_images: leave out pictures that cannot be read, and count them, instead of stopping.
         backbone: efficientnet_lite0 (weights come with pip), any torchvision name, or timm/NAME.
         backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
@@ -36,6 +37,7 @@ class Config:
         alpha: weight of the manifold alignment loss (equation 5).
         eta: weight of the semantic reconstruction loss (equation 6).
         reduction: of the two losses above: "mean", or "sum" as the paper prints them.
+        feature_power: exponent on the features' absolute values; 0.5 tames dominant channels, 1 changes nothing.
         feature_dropout: share of feature channels dropped in training.
         region_dropout: share of regions hidden from the attention in training.
         epochs: passes over the training pictures.
@@ -57,6 +59,7 @@ class Config:
     root: Path | None = None
     distractors: int = 2
     data_seed: int = 0
+    class_split: int | None = None
     skip_bad_images: bool = False
     backbone: str = "efficientnet_lite0"
     backbone_weights: str | None = None
@@ -72,11 +75,12 @@ class Config:
     alpha: float = 0.02
     eta: float = 1.0
     reduction: Literal["mean", "sum"] = "mean"
-    feature_dropout: float = 0.0
-    region_dropout: float = 0.0
-    epochs: int = 15
+    feature_power: float = 0.5
+    feature_dropout: float = 0.4
+    region_dropout: float = 0.5
+    epochs: int = 30
     batch_size: int = 64
-    lr: float = 1e-3
+    lr: float = 3e-3
     weight_decay: float = 1e-4
     gamma_folds: int = 3
     seed: int = 0
@@ -89,7 +93,7 @@ class Config:
     backend: Literal["auto", "eager", "native", "triton"] = "auto"
 
     def __post_init__(self) -> None:
-        positive = ("hidden", "temperature", "epochs", "batch_size", "lr", "checkpoint_steps", "devices")
+        positive = ("hidden", "temperature", "feature_power", "epochs", "batch_size", "lr", "checkpoint_steps", "devices")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} is {getattr(self, name)}; wanted a number above 0")

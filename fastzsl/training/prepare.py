@@ -6,7 +6,7 @@ import torch
 from rich.progress import Progress
 
 from fastzsl.backbones import Backbone, load_backbone
-from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.data.dataset import ZeroShotDataset, redraw_classes
 from fastzsl.data.prepare import Sources, find_dataset, with_features
 from fastzsl.training.config import Config
 
@@ -20,6 +20,8 @@ def prepare(
         UserError: anything wrong with data set, backbone or weights.
     """
     data = find_dataset(Sources(**{name: getattr(config, name) for name in Sources._fields}))
+    if config.class_split is not None:
+        data = redraw_classes(data, config.class_split)
     backbone = load_backbone(config.backbone, config.backbone_weights)
     if config.train_backbone:
         return data, backbone
