@@ -31,6 +31,8 @@ class AttendedAutoencoder(nn.Module):
             so this decides how sharp the attention can be.
         coupled: g = h_d (equation 7). False gives the mapping weights of its own.
         pooling: "attention", or "average": every class sees the mean of the regions (the ablation's rival).
+        feature_power: exponent on the absolute value of every feature; 0.5 tames the few channels that dominate
+            the inner products of a rectified conv map, 1 leaves the features as they are.
         feature_dropout: share of feature channels zeroed for a whole picture in training.
         region_dropout: share of regions hidden in training, so that no single region decides.
         backbone: pictures to feature maps, or None when region features are given.
@@ -51,6 +53,7 @@ class AttendedAutoencoder(nn.Module):
         attention_scale: float = 30.0,
         coupled: bool = True,
         pooling: Literal["attention", "average"] = "attention",
+        feature_power: float = 1.0,
         feature_dropout: float = 0.0,
         region_dropout: float = 0.0,
         backbone: nn.Module | None = None,
@@ -62,6 +65,7 @@ class AttendedAutoencoder(nn.Module):
         self.own_mapping = None if coupled else nn.Linear(feature_dim, embedding_dim)
         self.attention = FusedDenseAttention(attention_scale, backend)
         self.similarity, self.temperature, self.pooling = similarity, temperature, pooling
+        self.feature_power = feature_power
         self.feature_dropout, self.region_dropout = feature_dropout, region_dropout
         self.backbone = backbone
         self.register_buffer("feature_scale", torch.ones(()))
@@ -76,7 +80,7 @@ class AttendedAutoencoder(nn.Module):
     def fit_scaling(self, regions: Tensor, seen_embeddings: Tensor, centre: bool = False) -> None:
         """Fix the scale of the inputs from training data only.
 
-        Regions are divided by the root mean square of their lengths. Embeddings are scaled to unit length each,
+        Regions are compressed by `feature_power`, then divided by the root mean square of their lengths. Embeddings are scaled to unit length each,
         after subtracting the mean of the seen classes if `centre` (word vectors need it, binary attributes do
         not).
 
@@ -84,7 +88,7 @@ class AttendedAutoencoder(nn.Module):
             regions: (B, T, d) of training pictures, or (N, d).
             seen_embeddings: (C_s, m).
         """
-        self.feature_scale = regions.float().square().sum(-1).mean().rsqrt()
+        self.feature_scale = self._compress(regions.float()).square().sum(-1).mean().rsqrt()
         if centre:
             self.embedding_mean = seen_embeddings.float().mean(0)
 
@@ -96,8 +100,14 @@ class AttendedAutoencoder(nn.Module):
         """X (B, T, d) at unit RMS length from pictures, feature maps (B, d, h, w) or regions (B, T, d)."""
         if self.backbone is not None and inputs.ndim == 4 and inputs.shape[1] == 3:
             inputs = self.backbone(inputs)
-        regions = as_regions(inputs).to(self.feature_scale.dtype) * self.feature_scale
+        regions = self._compress(as_regions(inputs).to(self.feature_scale.dtype)) * self.feature_scale
         return self._drop(regions) if self.training else regions
+
+    def _compress(self, regions: Tensor) -> Tensor:
+        """sign(x) |x|^feature_power, with a finite slope at 0 for whoever trains the backbone."""
+        if self.feature_power == 1:
+            return regions
+        return regions * (regions.abs() + 1e-6) ** (self.feature_power - 1)
 
     def _drop(self, regions: Tensor) -> Tensor:
         """Dropout of whole regions (the others are kept as they are) and of channels."""

@@ -29,6 +29,34 @@ class StepListener(Protocol):
     def __call__(self, step: int, figures: dict[str, float]) -> None: ...
 
 
+def new_model(
+    config: Config, feature_dim: int, embedding_dim: int, backbone: Backbone | None = None
+) -> AttendedAutoencoder:
+    """A model with weights drawn from `config.seed`, its scaling not fitted yet.
+
+    Args:
+        feature_dim: d of the backbone's feature maps.
+        embedding_dim: m of the class embeddings.
+        backbone: only where it is trained; otherwise the model takes region features.
+    """
+    torch.manual_seed(config.seed)
+    return AttendedAutoencoder(
+        feature_dim,
+        embedding_dim,
+        hidden=config.hidden,
+        similarity=config.similarity,
+        temperature=config.temperature,
+        attention_scale=config.attention_scale,
+        coupled=config.coupled,
+        pooling=config.pooling,
+        feature_power=config.feature_power,
+        feature_dropout=config.feature_dropout,
+        region_dropout=config.region_dropout,
+        backbone=backbone,
+        backend=config.backend,
+    )
+
+
 def build_model(
     data: ZeroShotDataset, config: Config, feature_dim: int, backbone: Backbone | None = None
 ) -> AttendedAutoencoder:
@@ -37,21 +65,7 @@ def build_model(
     Args:
         backbone: only where it is trained; otherwise the model takes region features.
     """
-    torch.manual_seed(config.seed)
-    model = AttendedAutoencoder(
-        feature_dim,
-        data.embedding_dim,
-        hidden=config.hidden,
-        similarity=config.similarity,
-        temperature=config.temperature,
-        attention_scale=config.attention_scale,
-        coupled=config.coupled,
-        pooling=config.pooling,
-        feature_dropout=config.feature_dropout,
-        region_dropout=config.region_dropout,
-        backbone=backbone,
-        backend=config.backend,
-    )
+    model = new_model(config, feature_dim, data.embedding_dim, backbone)
     sample = data.trainval[torch.linspace(0, len(data.trainval) - 1, min(512, len(data.trainval))).long()]
     if backbone is None:
         regions = data.read_regions(sample)
