@@ -24,7 +24,13 @@ inline vf load(const float* p) {
     return v;
 }
 inline void put(float* p, vf v) { __builtin_memcpy(p, &v, sizeof v); }
-inline vf splat(float x) { return x - vf{}; }
+inline vf splat(float x) {
+#ifdef __AVX512F__
+    return vf(_mm512_set1_ps(x));
+#else
+    return x - vf{};
+#endif
+}
 inline vf larger(vf a, vf b) { return a > b ? a : b; }
 inline float add_lanes(vf v) {
     float parts[W], sum = 0;
@@ -165,8 +171,12 @@ inline vf load_part(const float* p, int count) {
     return load(lanes);
 }
 
+struct MultiplyAdd {
+    static vf step(vf sum, vf a, vf b) { return sum + a * b; }
+};
+
 // One register tile: R rows by V vectors, all k steps of one packed panel of A and one of B.
-template <int R, int V>
+template <typename Op, int R, int V>
 void tile(int64_t k, const float* a, const float* b, float* c, int64_t ldc, int64_t columns, Store store) {
     vf acc[R][V];
 #pragma GCC unroll 16
@@ -187,7 +197,7 @@ void tile(int64_t k, const float* a, const float* b, float* c, int64_t ldc, int6
         for (int i = 0; i < R; i++) {
             vf av = splat(a[i]);
 #pragma GCC unroll 4
-            for (int j = 0; j < V; j++) acc[i][j] += av * bv[j];
+            for (int j = 0; j < V; j++) acc[i][j] = Op::step(acc[i][j], av, bv[j]);
         }
         a += MR;
         b += NR;
@@ -227,26 +237,30 @@ void tile(int64_t k, const float* a, const float* b, float* c, int64_t ldc, int6
 
 typedef void (*Tile)(int64_t, const float*, const float*, float*, int64_t, int64_t, Store);
 
-template <int R>
+template <typename Op, int R>
 struct Tiles {
     static void fill(Tile table[][NV]) {
-        table[R - 1][0] = tile<R, 1>;
-        table[R - 1][1] = tile<R, 2>;
-        Tiles<R - 1>::fill(table);
+        table[R - 1][0] = tile<Op, R, 1>;
+        table[R - 1][1] = tile<Op, R, 2>;
+        Tiles<Op, R - 1>::fill(table);
     }
 };
-template <>
-struct Tiles<0> {
+template <typename Op>
+struct Tiles<Op, 0> {
     static void fill(Tile[][NV]) {}
 };
+template <typename Op>
 struct Table {
     Tile at[MR][NV];
-    Table() { Tiles<MR>::fill(at); }
+    Table() { Tiles<Op, MR>::fill(at); }
 };
-const Table tiles;
 
+// STEPS: how many of k's steps one element of a panel holds.
+template <typename Op, int STEPS>
 void multiply(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc, Store store) {
+    static const Table<Op> tiles;
     const float *a = static_cast<const float*>(pa), *b = static_cast<const float*>(pb);
+    k = (k + STEPS - 1) / STEPS;
     if (store == Store::stream && ((reinterpret_cast<uintptr_t>(c) | uintptr_t(ldc * 4)) & (W * 4 - 1))) store = Store::replace;
     for (int64_t i = 0; i < m; i += MR) {
         int rows = m - i < MR ? int(m - i) : MR;
@@ -385,7 +399,7 @@ double spin_f32(int64_t rounds) {
     return double(rounds) * CHAINS * W;
 }
 
-const Gemm gemm_f32 = {MR, NR, 1, 4, pack<MR>, pack<NR>, multiply};
+const Gemm gemm_f32 = {MR, NR, 1, 4, pack<MR>, pack<NR>, multiply<MultiplyAdd, 1>};
 
 }  // namespace
 }  // namespace FZ_SPACE
