@@ -42,13 +42,13 @@ def train(config: Config, console: Console | None = None) -> RunFolder:
     fabric.launch()
     console.quiet = not fabric.is_global_zero
     run = RunFolder(config.run_folder)
-    if fabric.is_global_zero:
-        run.open(config)
+    run.refuse_foreign(config)
     with progress_bars(console) as progress:
         data, backbone = prepare(config, fabric.device, progress)
-        if fabric.is_global_zero:
-            run.save_classes(data)
         model = build_model(data, config, feature_dim(data, backbone), backbone)
+        if fabric.is_global_zero:
+            run.begin(config)
+            run.save_classes(data)
         _fit(model, data, config, fabric, run, progress)
         if fabric.is_global_zero:
             run.save_model(model)

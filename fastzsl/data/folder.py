@@ -6,6 +6,7 @@ import csv
 import hashlib
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,24 @@ from PIL import Image
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
 from fastzsl.errors import UserError, nearest
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+NOT_PICTURES = frozenset({"thumbs.db", "desktop.ini"})
+"""What desktops leave in folders of pictures; hidden files are passed over too."""
+
 TEST_SEEN_SHARE = 0.2
 MAX_PIXELS = 100_000_000
 """A picture that claims more pixels is refused before it is decoded."""
 
 
 class FolderImages:
-    """Pictures read from files when asked for."""
+    """Pictures read from files when asked for.
 
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
+    Attributes:
+        paths: the files.
+        skipped: what was wrong with the pictures that were left out, a line each.
+    """
+
+    def __init__(self, paths: list[Path], skipped: tuple[str, ...] = ()) -> None:
+        self.paths, self.skipped = paths, skipped
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -66,13 +74,14 @@ def read_picture(path: Path) -> Image.Image:
 def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False) -> ZeroShotDataset:
     """Read `<root>/images/<class>/*` and `<root>/classes.csv` (columns `class,split,<attribute>...`).
 
-    A fifth of each seen class's pictures, drawn from `seed`, is test_seen. Hidden files and files whose ending
-    is not a picture's are not looked at.
+    A fifth of each seen class's pictures, drawn from `seed`, is test_seen. Hidden files are passed over; every other
+    file has to be a picture.
 
     Args:
         root: the folder.
         seed: decides the split of the seen classes' pictures.
-        skip_bad_images: leave out pictures whose header cannot be read, instead of raising; see `bad_pictures`.
+        skip_bad_images: decode every picture first and leave out those that cannot be read; `images.skipped` names
+            them.
 
     Raises:
         UserError: anything wrong with table or folder, naming file, field, what was found and what was wanted.
@@ -83,9 +92,13 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
         raise UserError(f"--root: no folder {root}")
     names, splits, attributes, embeddings = read_classes(table)
     paths, labels = _list_pictures(folder, table, names)
+    skipped: tuple[str, ...] = ()
     if skip_bad_images:
-        good = [i for i, path in enumerate(paths) if not _is_bad(path)]
-        paths, labels = [paths[i] for i in good], [labels[i] for i in good]
+        with ThreadPoolExecutor() as pool:
+            faults = list(pool.map(_fault, paths))
+        skipped = tuple(fault for fault in faults if fault)
+        labels = [label for label, fault in zip(labels, faults) if not fault]
+        paths = [path for path, fault in zip(paths, faults) if not fault]
     for label, name in enumerate(names):
         if label not in set(labels):
             raise UserError(
@@ -112,7 +125,7 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
         trainval=trainval,
         test_seen=test_seen,
         test_unseen=indices[of_unseen],
-        images=FolderImages(paths),
+        images=FolderImages(paths, skipped),
         attribute_names=tuple(attributes),
         fingerprint=f"{root.resolve().name}-{_fingerprint(paths, root)}",
     )
@@ -188,19 +201,20 @@ def _list_pictures(folder: Path, table: Path, names: list[str]) -> tuple[list[Pa
     for label, name in enumerate(names):
         own = sorted(
             p for p in (folder / name).iterdir()
-            if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")
+            if p.is_file() and not p.name.startswith(".") and p.name.lower() not in NOT_PICTURES
         )  # fmt: skip
         paths += own
         labels += [label] * len(own)
     return paths, labels
 
 
-def _is_bad(path: Path) -> bool:
+def _fault(path: Path) -> str:
+    """What is wrong with a picture, or nothing."""
     try:
         read_picture(path)
-    except UserError:
-        return True
-    return False
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _fingerprint(paths: list[Path], root: Path) -> str:

@@ -7,6 +7,7 @@ from rich.progress import Progress
 
 from fastzsl.backbones import Backbone, load_backbone
 from fastzsl.data.dataset import ZeroShotDataset, redraw_classes
+from fastzsl.data.folder import FolderImages
 from fastzsl.data.prepare import Sources, find_dataset, with_features
 from fastzsl.training.config import Config
 
@@ -20,6 +21,10 @@ def prepare(
         UserError: anything wrong with data set, backbone or weights.
     """
     data = find_dataset(Sources(**{name: getattr(config, name) for name in Sources._fields}))
+    if isinstance(data.images, FolderImages) and data.images.skipped:
+        progress.console.print(
+            f"left out {len(data.images.skipped)} pictures that cannot be read, first {data.images.skipped[0]}"
+        )
     if config.class_split is not None:
         data = redraw_classes(data, config.class_split)
     backbone = load_backbone(config.backbone, config.backbone_weights)

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
 from fastzsl.model import AttendedAutoencoder
-from fastzsl.training.checkpoint import load_state, load_tensors, save_tensors, write_text_atomically
+from fastzsl.training.checkpoint import load_state, load_tensors, save_tensors, write_atomically, write_text_atomically
 from fastzsl.training.config import Config, load_config, save_config
 
 
@@ -37,27 +37,27 @@ class RunFolder:
         self.attention_figure = path / "attention.png"
         self.accuracy_figure = path / "accuracy.png"
 
-    def open(self, config: Config) -> None:
-        """Make the folder, or take it over if it holds this very configuration.
-
-        Raises:
-            UserError: it holds a run of other settings, a finished run without `--resume`, or something else.
-        """
+    def refuse_foreign(self, config: Config) -> None:
+        """Raise `UserError` unless the folder is new, empty, or holds a run of these very settings."""
         if self.config.exists():
-            self._refuse_foreign(config)
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise UserError(
-                f"{self.path} is not empty and holds no run (no config.yaml); choose another --out"
-            )
+            self._refuse_other_settings(config)
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{self.path} is not empty and holds no run (no config.yaml); choose another --out")
+
+    def begin(self, config: Config) -> None:
+        """Make the folder; unless the run is resumed, what an earlier run of the same settings left goes.
+
+        Called when the data set was read and found right, so that bad input costs nobody a finished run.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         if not config.resume:
             for old in (self.checkpoint, self.metrics, self.gamma, self.results):
                 old.unlink(missing_ok=True)
             for events in self.path.glob("events.out.tfevents.*"):
                 events.unlink()
-        save_config(config, self.config)
+        write_atomically(self.config, lambda partial: save_config(config, partial))
 
-    def _refuse_foreign(self, config: Config) -> None:
+    def _refuse_other_settings(self, config: Config) -> None:
         held = load_config(self.config).training_settings()
         for name, value in config.training_settings().items():
             if held.get(name) != value:
@@ -129,7 +129,7 @@ class MetricsLog:
                 except (json.JSONDecodeError, KeyError):
                     break  # the line that the stopped run was writing
         write_text_atomically(folder.metrics, "".join(kept))
-        self._file = open(folder.metrics, "a", encoding="utf-8")
+        self._file = open(folder.metrics, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
         self._writer = SummaryWriter(str(folder.path), purge_step=last_step + 1)
 
     def __call__(self, step: int, figures: dict[str, float]) -> None:
