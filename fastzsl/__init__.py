@@ -4,8 +4,24 @@
 >>> attention = fastzsl.FusedDenseAttention(scale=10.0)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from fastzsl import losses, ops
 from fastzsl.model import AttendedAutoencoder, FusedDenseAttention
 
+if TYPE_CHECKING:
+    from fastzsl.predictor import load
+
 __version__ = "0.1.0"
-__all__ = ["AttendedAutoencoder", "FusedDenseAttention", "__version__", "losses", "ops"]
+__all__ = ["AttendedAutoencoder", "FusedDenseAttention", "__version__", "load", "losses", "ops"]
+
+
+def __getattr__(name: str) -> Any:
+    # Prediction needs the training packages, which take seconds to import; the ops do without them.
+    if name == "load":
+        from fastzsl.predictor import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

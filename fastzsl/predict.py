@@ -1,0 +1,171 @@
+"""`python -m fastzsl.predict RUN picture...`: what is in the pictures, among known classes or new ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fastzsl.candidates import Candidates
+from fastzsl.cli import parse, progress_bars
+from fastzsl.data.folder import read_picture
+from fastzsl.errors import UserError, exits_with_message
+from fastzsl.predictor import Prediction, Predictor, list_pictures, load
+from fastzsl.report.heatmap import heatmap_overlay
+
+DESCRIPTION = """Recognise pictures with a trained run, zero-shot.
+
+The classes are the run's own, or any that you describe: --classes new.csv has a row a class with the columns
+class,<attribute>..., the attributes being those of the run's classes.csv, in any order and in the same units.
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to recognise.
+
+    Args:
+        run: the run folder.
+        pictures: picture files, or folders with pictures below.
+        classes: "all" of the run's classes, its "unseen" or "seen" ones, or a table of new ones.
+        top: classes shown for a picture.
+        heatmap: folder for overlays of where each shown class looks.
+        json: print one JSON object instead of a table.
+        batch_size: pictures that pass the backbone together.
+        accelerator: "auto", "cpu", "cuda" or "mps"; default: as the run was trained.
+        backbone: the backbone that made the features, for a run trained on a file of features.
+        backbone_weights: file with its weights, or "random".
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    classes: str = "all"
+    top: int = 5
+    heatmap: Path | None = None
+    json: bool = False
+    batch_size: int = 32
+    accelerator: str | None = None
+    backbone: str | None = None
+    backbone_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("top", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; wanted 1 or more")
+
+
+@exits_with_message
+def main(arguments: list[str] | None = None) -> None:
+    """Exit code 0; 1 if some pictures could not be read (each is named on stderr), 2 if none could."""
+    settings = parse(Settings, arguments, "python -m fastzsl.predict", DESCRIPTION)
+    pictures = _files(settings.pictures)
+    predictor = load(
+        settings.run,
+        accelerator=settings.accelerator,
+        backbone=settings.backbone,
+        backbone_weights=settings.backbone_weights,
+    )
+    candidates = predictor.own.candidates(settings.classes)
+    if settings.heatmap:
+        settings.heatmap.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    entries = list(_entries(predictor, pictures, candidates, settings))
+    seconds = time.perf_counter() - started
+    bad = [entry for entry in entries if "error" in entry]
+    if settings.json:
+        print(json.dumps({"run": str(settings.run), "classes": candidates.description, "pictures": entries}))
+    else:
+        _print_table(entries, candidates)
+    for entry in bad:
+        print(f"fastzsl: skipped: {entry['error']}", file=sys.stderr)
+    if len(pictures) > 1:
+        rate = (len(pictures) - len(bad)) / seconds
+        print(f"{len(pictures) - len(bad)} pictures, {rate:.1f} a second", file=sys.stderr)
+    if bad:
+        raise SystemExit(1 if len(bad) < len(pictures) else 2)
+
+
+def _files(named: tuple[Path, ...]) -> list[Path]:
+    """Files as named, folders as the pictures below them."""
+    if not named:
+        raise UserError("no picture given; wanted picture files or folders after the run")
+    files = []
+    for path in named:
+        below = list_pictures(path) if path.is_dir() else [path]
+        if not below:
+            raise UserError(f"{path}: no pictures below this folder")
+        files += below
+    return files
+
+
+def _entries(
+    predictor: Predictor, pictures: list[Path], candidates: Candidates, settings: Settings
+) -> Iterator[dict]:
+    """One JSON-like entry a picture; overlays are written on the way."""
+    taken: set[str] = set()
+    with progress_bars(Console(stderr=True)) as progress:
+        task = progress.add_task("recognising", total=len(pictures), visible=len(pictures) > 1)
+        found = predictor.stream(
+            pictures, candidates,
+            batch_size=settings.batch_size, attention_top=settings.top if settings.heatmap else 0,
+        )  # fmt: skip
+        for prediction in found:
+            progress.advance(task)
+            if prediction.error is not None:
+                yield {"picture": prediction.picture, "error": prediction.error}
+                continue
+            rows: list[dict] = [
+                {"class": name, "score": score} for name, score in prediction.top(settings.top)
+            ]
+            if settings.heatmap:
+                overlays = _write_overlays(prediction, settings.heatmap, len(rows), taken)
+                for row, path in zip(rows, overlays):
+                    row["heatmap"] = str(path)
+            yield {"picture": prediction.picture, "predictions": rows}
+
+
+def _write_overlays(prediction: Prediction, folder: Path, count: int, taken: set[str]) -> list[Path]:
+    picture = read_picture(Path(prediction.picture))
+    stem = unique = Path(prediction.picture).stem
+    number = 1
+    while unique in taken:
+        number += 1
+        unique = f"{stem}-{number}"
+    taken.add(unique)
+    paths = []
+    for rank, (name, _) in enumerate(prediction.top(count)):
+        plain = re.sub(r"[^\w.-]+", "_", name)
+        paths.append(folder / f"{unique}-{rank + 1}-{plain}.png")
+        heat = prediction.heatmap(rank, picture.height, picture.width)
+        heatmap_overlay(picture, heat).save(paths[-1])
+    return paths
+
+
+def _print_table(entries: list[dict], candidates: Candidates) -> None:
+    table = Table(title=candidates.description, title_justify="left")
+    table.add_column("picture", overflow="fold")
+    table.add_column("class")
+    table.add_column("score", justify="right")
+    for entry in entries:
+        if "error" in entry:
+            continue
+        for rank, row in enumerate(entry["predictions"]):
+            last = rank == len(entry["predictions"]) - 1
+            table.add_row(
+                entry["picture"] if rank == 0 else "", row["class"], f"{row['score']:.4f}", end_section=last
+            )
+    if table.rows:
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
