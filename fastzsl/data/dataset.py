@@ -80,51 +80,15 @@ class ZeroShotDataset:
             class_share: share of the seen classes that play unseen ones (at least two, and two stay seen).
             picture_share: share of the remaining classes' pictures that become test_seen.
         """
-        generator = torch.Generator().manual_seed(seed)
-        count = len(self.seen)
-        if count < 4:
+        from fastzsl.data.guard import SeenClassesOnly
+
+        if len(self.seen) < 4:
             raise UserError(
-                f"data set {self.name} has {count} seen classes; choosing gamma on held-out seen classes "
+                f"data set {self.name} has {len(self.seen)} seen classes; choosing gamma on held-out seen classes "
                 "needs at least 4"
             )
-        held = min(max(2, round(class_share * count)), count - 2)
-        shuffled = self.seen[torch.randperm(count, generator=generator)]
-        return self.hold_out_classes(shuffled[:held], generator, f"{self.name}-held-out-{seed}", picture_share)
-
-    def hold_out_classes(
-        self, classes: Tensor, generator: torch.Generator, name: str, picture_share: float = 0.2
-    ) -> ZeroShotDataset:
-        """As `hold_out`, with the seen classes that play the unseen ones named: the folds of a cross-validation.
-
-        Args:
-            classes: ids of the seen classes to hold out; two seen ones at least must be left.
-            generator: draws the pictures that become test_seen.
-            name: of the problem.
-        """
-        held_out = classes.sort().values
-        kept = self.seen[~torch.isin(self.seen, held_out)].sort().values
-        count = len(self.seen)
-        old_ids = torch.cat([kept, held_out])
-        new_id = torch.full((self.num_classes,), -1, dtype=torch.long)
-        new_id[old_ids] = torch.arange(count)
-        labels = new_id[self.labels[self.trainval]]
-        is_kept = labels < len(kept)
-        trainval, test_seen = split_per_class(
-            torch.arange(len(labels))[is_kept], labels[is_kept], picture_share, generator
-        )
-        return replace(
-            self,
-            name=name,
-            class_names=tuple(self.class_names[i] for i in old_ids.tolist()),
-            class_embeddings=self.class_embeddings[old_ids],
-            seen=torch.arange(len(kept)),
-            unseen=torch.arange(len(kept), count),
-            labels=labels,
-            trainval=trainval,
-            test_seen=test_seen,
-            test_unseen=torch.arange(len(labels))[~is_kept],
-            picture_ids=self.picture_ids[self.trainval],
-        )
+        held = min(max(2, round(class_share * len(self.seen))), len(self.seen) - 2)
+        return SeenClassesOnly(self).draw(held, seed, picture_share)
 
 
 def redraw_classes(data: ZeroShotDataset, seed: int, picture_share: float = 0.2) -> ZeroShotDataset:

@@ -1,0 +1,154 @@
+"""Class-wise cross-validation: right folds, no test picture, resumable, the same in parallel."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from dataclasses import replace
+
+import pytest
+import torch
+from small_problem import CONFIG, small_problem, spoilt_problem
+
+from fastzsl.data.guard import HeldOut, SeenClassesOnly
+from fastzsl.errors import UserError
+from fastzsl.protocol.selection import Folds, select
+from fastzsl.protocol.trials import Trial, TrialTable, run_trials
+
+GRID = {"lr": (1e-6, 1e-2), "eta": (0.0, 1.0)}
+
+
+def choose(folder, load=small_problem, workers=1, grid=GRID, **settings):
+    table = TrialTable(folder)
+    run = functools.partial(run_trials, table=table, workers=workers, load=load)
+    return select(CONFIG, grid, table, run, folds=Folds(2, 1, seed=4), **settings)
+
+
+def test_every_seen_class_is_held_out_once_in_each_repetition():
+    data = small_problem()
+    folds = Folds(folds=3, repeats=2, seed=1)
+    held = [SeenClassesOnly(data).problem(p) for p in folds.problems()]
+    for repeat in (held[:3], held[3:]):
+        names = [p.class_names[i] for p in repeat for i in p.unseen.tolist()]
+        assert sorted(names) == sorted(data.class_names[i] for i in data.seen.tolist())
+    assert held[0].class_names != held[3].class_names, "another repetition shuffles anew"
+
+
+def test_a_problem_keeps_labels_and_features_of_its_pictures():
+    data = small_problem()
+    problem = SeenClassesOnly(data).problem(HeldOut(3, 1, 2))
+    for part in (problem.trainval, problem.test_seen, problem.test_unseen):
+        for i in part.tolist():
+            source = int(problem.picture_ids[i])
+            assert problem.class_names[problem.labels[i]] == data.class_names[data.labels[source]]
+            assert torch.equal(
+                problem.read_regions(torch.tensor([i])), data.read_regions(torch.tensor([source]))
+            )
+    for name, row in zip(problem.class_names, problem.class_embeddings):
+        assert torch.equal(row, data.class_embeddings[data.class_names.index(name)])
+
+
+def test_the_guard_refuses_test_pictures_and_keeps_nothing_of_them():
+    data = small_problem()
+    problem = SeenClassesOnly(data).problem(HeldOut(0))
+    tests = set(data.test_seen.tolist()) | set(data.test_unseen.tolist())
+    assert not tests & set(problem.picture_ids.tolist())
+    assert not {data.class_names[i] for i in data.unseen.tolist()} & set(problem.class_names)
+    for index in (int(data.test_seen[0]), int(data.test_unseen[-1])):
+        with pytest.raises(PermissionError, match="not training pictures"):
+            problem.regions.regions([index])
+    assert len(data.hold_out(0).unseen), "hold_out goes through the same guard"
+    with pytest.raises(PermissionError):
+        data.hold_out(0).regions.regions(data.test_unseen)
+
+
+def test_selection_reads_training_pictures_only(tmp_path):
+    data = small_problem(CONFIG)
+    choose(tmp_path, load=lambda config: data, grid={"eta": (0.0, 1.0)})
+    assert data.regions.read, "nothing was read"
+    assert data.regions.read <= set(data.trainval.tolist())
+
+
+def test_spoiling_every_test_picture_and_unseen_class_changes_nothing(tmp_path):
+    honest = choose(tmp_path / "a")
+    spoilt = choose(tmp_path / "b", load=spoilt_problem)
+    assert honest.candidates == spoilt.candidates
+    assert honest.gamma == spoilt.gamma
+
+
+def test_it_finds_the_learning_rate_that_learns_and_says_on_what(tmp_path):
+    selection = choose(tmp_path, objective="T1")
+    assert selection.config.lr == 1e-2
+    assert selection.best.T1 > 2 / 7, "twice chance"
+    assert selection.config.seed == CONFIG.seed
+    assert "2 folds of the seen classes" in selection.chosen_on
+    assert min(c.T1 for c in selection.candidates) < selection.best.T1
+    selection.save_table(tmp_path / "trials.csv")
+    rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
+    assert [r["lr"] for r in rows if r["chosen"]] == ["0.01"]
+    assert {r["lr"] for r in rows} == {"1e-06", "0.01"}
+
+
+def test_a_stopped_search_goes_on_and_a_finished_one_trains_nothing(tmp_path):
+    table, trained = TrialTable(tmp_path), []
+
+    def run(trials, stop_after=None):
+        for trial in dict.fromkeys(t.key for t in trials if t not in table):
+            if stop_after is not None and len(trained) >= stop_after:
+                raise KeyboardInterrupt
+            own = next(t for t in trials if t.key == trial)
+            run_trials([own], table, workers=1, load=small_problem)
+            trained.append(trial)
+
+    folds = Folds(2)
+    with pytest.raises(KeyboardInterrupt):
+        select(CONFIG, GRID, table, functools.partial(run, stop_after=3), folds=folds)
+    assert len(trained) == 3
+    first = select(CONFIG, GRID, table, run, folds=folds)
+    assert len(trained) == len(set(trained)) > 3, "a finished trial was trained again"
+    count = len(trained)
+    again = select(CONFIG, GRID, table, run, folds=folds)
+    assert len(trained) == count
+    assert again == first
+
+
+def test_a_trial_without_its_last_file_is_not_finished(tmp_path):
+    trial, table = Trial(CONFIG, HeldOut(0)), TrialTable(tmp_path)
+    run_trials([trial], table, workers=1, load=small_problem)
+    assert trial in table
+    (table.path(trial) / "trial.json").unlink()
+    assert trial not in table
+    with pytest.raises(KeyError):
+        table[trial]
+
+
+def test_two_processes_give_the_very_scores_of_one(tmp_path):
+    trials = [Trial(replace(CONFIG, seed=s), HeldOut(s)) for s in range(3)] + [Trial(CONFIG)]
+    one, two = TrialTable(tmp_path / "one"), TrialTable(tmp_path / "two")
+    run_trials(trials, one, workers=1, load=small_problem)
+    run_trials(trials, two, workers=2, load=small_problem)
+    for trial in trials:
+        assert torch.equal(one[trial].scores.unseen_scores, two[trial].scores.unseen_scores)
+        assert one[trial].facts["loss"] == two[trial].facts["loss"]
+
+
+def test_a_different_setting_is_a_different_trial():
+    base = Trial(CONFIG)
+    assert base.key == Trial(replace(CONFIG, resume=True, gamma_folds=9)).key, "these decide nothing"
+    others = [replace(CONFIG, eta=0.5), replace(CONFIG, seed=1), replace(CONFIG, data_seed=1)]
+    keys = {base.key, Trial(CONFIG, HeldOut(0)).key, Trial(CONFIG, HeldOut(0, 1, 2)).key}
+    assert len(keys | {Trial(c).key for c in others}) == 6
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: choose(p, grid={"etta": (0.0,)}), 'no setting etta; did you mean "eta"'),
+        (lambda p: choose(p, objective="U"), 'objective is "U"'),
+        (lambda p: Folds(1), "wanted at least 2 folds"),
+        (lambda p: SeenClassesOnly(small_problem()).problem(HeldOut(0, 0, 13)), "13 folds need at least 26"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tmp_path, call, message):
+    with pytest.raises(UserError, match=message):
+        call(tmp_path)
