@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-import h5py
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastzsl.backbones import Backbone
+from fastzsl.data.feature_writer import FeatureWriter
 from fastzsl.data.sources import ImageSource
 from fastzsl.errors import UserError
 
@@ -30,63 +33,92 @@ def extract_features(
     backbone: Backbone,
     path: Path,
     *,
+    fingerprint: str = "",
+    weights: str | None = None,
+    dtype: str = "float16",
+    arrays: Mapping[str, np.ndarray] | None = None,
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     progress: Progress = lambda pictures: None,
 ) -> None:
-    """Write `feature_map` (N, d, h, w) float16 of every picture to the HDF5 file `path`.
+    """Write `feature_map` (N, d, h, w) of every picture to an HDF5 file, going on where a run stopped.
 
-    Pictures are drawn or decoded by threads while the backbone works. The file appears under its name only when it
-    is whole: a killed extraction leaves nothing that looks finished.
+    Pictures are drawn or decoded by threads while the backbone works. The file appears under its name only
+    when it is whole.
+
+    Args:
+        images: the pictures.
+        backbone: what makes the features; its trunk's type is the precision of the work.
+        path: the file to make.
+        fingerprint, weights: name the pictures and the backbone's weights, so that an unfinished file of
+            others is not continued.
+        dtype: of the stored features, "float16" or "float32".
+        arrays: other data sets of the file, such as labels and splits.
+        batch_size: pictures in a step of the backbone.
+        device: where the backbone works.
+        progress: hears of every batch, and first of the pictures that a run before has done.
 
     Raises:
-        UserError: a picture cannot be read (the file is named).
+        UserError: a picture cannot be read (the file is named), features that are not finite, a file in the
+            way.
     """
     backbone = backbone.to(device)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with h5py.File(partial, "w") as file:
-            maps: h5py.Dataset | None = None
-            done = 0
-            for batch in _batches(images, backbone, batch_size):
-                features = backbone(batch.to(device)).to("cpu", torch.float16)
-                if maps is None:
-                    maps = file.create_dataset(
-                        "feature_map", (len(images), *features.shape[1:]), "float16",
-                        chunks=(1, *features.shape[1:]),
-                    )  # fmt: skip
-                maps[done : done + len(features)] = features.numpy()
-                done += len(features)
-                progress(len(features))
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    side = backbone.image_size
+    probe = backbone(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
+    identity: dict[str, str | int] = {
+        "pictures": fingerprint,
+        "backbone": backbone.name,
+        "weights": weights_name(weights),
+        "image_size": side,
+        "precision": str(next(backbone.trunk.parameters()).dtype).removeprefix("torch."),
+    }
+    shape = (len(images), *map(int, probe.shape[1:]))
+    with FeatureWriter(path, shape, dtype, identity, arrays) as writer:  # type: ignore[arg-type]
+        if len(images) > len(writer.missing):
+            progress(len(images) - len(writer.missing))
+        done = 0
+        for batch in _batches(images, backbone, writer.missing.tolist(), batch_size):
+            features = backbone(batch.to(device)).float().cpu().numpy()
+            writer.write(writer.missing[done : done + len(features)], features)
+            done += len(features)
+            progress(len(features))
+        writer.finish()
 
 
-def _batches(images: ImageSource, backbone: Backbone, batch_size: int) -> Iterator[Tensor]:
+def _batches(
+    images: ImageSource, backbone: Backbone, indices: list[int], batch_size: int
+) -> Iterator[Tensor]:
     """uint8 batches (B, 3, H, W), prepared a few batches ahead by threads."""
+
+    def prepare(index: int) -> Tensor:
+        return backbone.preprocess(images.image(index))
+
     with ThreadPoolExecutor(max(1, torch.get_num_threads() // 2)) as pool:
-        ahead = 3 * batch_size
-
-        def prepare(index: int) -> Tensor:
-            return backbone.preprocess(images.image(index))
-
-        waiting = iter(range(len(images)))
-        running = [pool.submit(prepare, i) for i in islice(waiting, ahead)]
+        waiting = iter(indices)
+        running: deque[Future[Tensor]] = deque(
+            pool.submit(prepare, i) for i in islice(waiting, 3 * batch_size)
+        )
         batch: list[Tensor] = []
         try:
             while running:
-                batch.append(running.pop(0).result())
-                running += [pool.submit(prepare, i) for i in islice(waiting, 1)]
+                batch.append(running.popleft().result())
+                running.extend(pool.submit(prepare, i) for i in islice(waiting, 1))
                 if len(batch) == batch_size or not running:
                     yield torch.stack(batch)
                     batch = []
         finally:
             for future in running:
                 future.cancel()
+
+
+def weights_name(weights: str | None) -> str:
+    """A name that changes whenever the backbone's weights do."""
+    if weights is None or weights == "random":
+        return weights or "published"
+    if not Path(weights).is_file():
+        raise UserError(f"--backbone-weights: no file {weights}")
+    with open(weights, "rb") as file:
+        return f"{Path(weights).stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 
 
 def cache_folder() -> Path:
@@ -100,5 +132,5 @@ def cache_path(fingerprint: str, backbone: Backbone, weights: str | None) -> Pat
     """The cached features of these pictures by this backbone."""
     if not fingerprint:
         raise UserError("a data set without a fingerprint cannot be cached")
-    own = f"-{Path(weights).stem}" if weights else ""
+    own = f"-{weights_name(weights)}" if weights else ""
     return cache_folder() / f"{fingerprint}-{backbone.name.replace('/', '_')}{own}-{backbone.image_size}.h5"

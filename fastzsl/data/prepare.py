@@ -53,5 +53,8 @@ def with_features(
         return data
     path = cache_path(data.fingerprint, backbone, weights)
     if not path.exists():
-        extract_features(data.images, backbone, path, device=device, progress=progress)
-    return data.with_regions(load_regions(path))
+        extract_features(
+            data.images, backbone, path, fingerprint=data.fingerprint, weights=weights, device=device,
+            progress=progress,
+        )  # fmt: skip
+    return data.with_regions(load_regions(path, len(data.images)))
