@@ -19,6 +19,7 @@ TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
 SMALL_SHARED_LIMIT = 99 * 1024
 
+MOST_IMAGES = 8  # that one program of the packed kernel takes
 ONE_TILE = 128  # regions beyond this take the tiled kernels
 GROUP = 8  # image blocks that sweep the classes together, see tiles.block_of
 
@@ -111,7 +112,7 @@ def for_kernel(kernel: str, target: str, regions: int, itemsize: int, exact: boo
             for axis in _HALVED[kernel]:
                 blocks[axis] //= 2
         if kernel == "prototype_packed":
-            blocks["IMAGES"] = min(8, blocks["BLOCK_N"] // regions)
+            blocks["IMAGES"] = min(MOST_IMAGES, blocks["BLOCK_N"] // regions)
         elif kernel == "attend_one_tile":
             blocks["BLOCK_T"] = power_of_two(regions, 16)
         blocks["GROUP"] = GROUP

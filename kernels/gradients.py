@@ -55,9 +55,14 @@ def scores_backward_rows(
         scores_rows, attention.contiguous(), grad_scores=grad_scores, values=values.contiguous(),
         gram_mix=attention if gram_mix is None else gram_mix.contiguous(), COSINE=gram_mix is not None,
         grad_logits=stacked[0], grad_values=stacked[1], weighted=weighted,
-        stride_gb=grad_scores.stride(0), stride_gc=grad_scores.stride(1), scale=scale,
+        stride_gb=grad_scores.stride(0), stride_gc=grad_scores.stride(1), scale=scale, boost=_boost(T),
     )  # fmt: skip
     return stacked, weighted
+
+
+def _boost(regions: int) -> float:
+    """A power of two near T, and near 1 / the attention of one region."""
+    return float(configs.power_of_two(regions))
 
 
 def _flat(regions: Tensor) -> Tensor:
@@ -168,7 +173,7 @@ def projected_gradients(
         grad_projected = torch.mm(both[1].t(), unit)
         if cosine:
             mixer = torch.bmm(attention.transpose(1, 2), weighted)
-            grad_projected.view(B, T, m).baddbmm_(mixer, projected, alpha=-1)
+            grad_projected.view(B, T, m).baddbmm_(mixer, projected, alpha=-1 / _boost(T))
         if needs[0]:
             grads[0] = torch.addmm(torch.mm(both[0].t(), queries), grad_projected, weight).view(B, T, D)
         if needs[2]:
@@ -225,7 +230,7 @@ def attended_gradients(
         grad_decoded = (g * k).to(regions.dtype)
         if needs[4]:
             grads[4] = (g * decoded).sum(0).to(embeddings.dtype)
-    rows = grad_decoded.view(B * C, -1)
+    rows = grad_decoded.view(B * C, weight.shape[0])
     if needs[0] or needs[1]:
         grad_attended = torch.mm(rows, weight).view(B, C, D)
         grads[0], grads[1] = attention_gradients(

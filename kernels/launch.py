@@ -91,18 +91,18 @@ def _most(name: str, regions: Tensor) -> tuple[int, int]:
     )
 
 
-def aligned(regions: Tensor) -> Tensor:
-    """regions, copied to (B, T, d) order where its strides would forbid 16-byte loads.
+def readable(regions: Tensor) -> Tensor:
+    """regions, copied to (B, T, d) order where its strides would make the kernels slow or wrong.
 
-    A flattened 7 x 7 map has rows of 49 elements: no row but the first starts on a 16-byte boundary, every
-    load would be one element wide, and the kernels read X once for each class block. One copy costs less
-    than that.
+    Slow: rows that do not start on 16-byte boundaries. A flattened 7 x 7 map has rows of 49 elements, every
+    load would be one element wide, and the kernels read X once for each class block; one copy costs less.
+    Wrong: offsets within the images of one program are 32 bits wide.
     """
     quantum = 16 // regions.element_size()
-    outer = [stride for stride in regions.stride() if stride != 1]
-    if INTERPRETED or all(stride % quantum == 0 for stride in outer):
-        return regions
-    return regions.contiguous()
+    crooked = any(stride % quantum for stride in regions.stride() if stride != 1)
+    reach = [configs.MOST_IMAGES, *regions.shape[1:]]
+    wide = sum(n * stride for n, stride in zip(reach, regions.stride())) >= 2**31
+    return regions.contiguous() if wide or (crooked and not INTERPRETED) else regions
 
 
 def prototype_scores(
@@ -112,7 +112,7 @@ def prototype_scores(
 
     regions (B, T, d), queries and prototypes (C, d), offsets (C,).
     """
-    regions, queries, prototypes = aligned(regions), queries.contiguous(), prototypes.contiguous()
+    regions, queries, prototypes = readable(regions), queries.contiguous(), prototypes.contiguous()
     (B, T, D), C = regions.shape, queries.shape[0]
     scores = empty((B, C), regions)
     attention = empty((B, C, T) if save else (0,), regions)
@@ -153,7 +153,7 @@ def attend(
     the epilogues "dot" and "cosine".
     """
     same = mixed is regions
-    regions, queries = aligned(regions), queries.contiguous()
+    regions, queries = readable(regions), queries.contiguous()
     mixed = regions if same else mixed
     (B, T, D), C, DV = regions.shape, queries.shape[0], mixed.shape[2]
     out = empty((B, C, DV) if epilogue == "attend" else (B, C), regions)

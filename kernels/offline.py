@@ -121,7 +121,7 @@ def compile_case(case: Case, kernel: Any = None) -> Any:
             signature[name] = "constexpr"
         elif name in ("stride_xd", "stride_yd", "stride_gc"):
             signature[name], constants[name] = "constexpr", 1
-        elif name in ("scale", "log2_scale"):
+        elif name in ("scale", "log2_scale", "boost"):
             signature[name] = "fp32"
         elif name.startswith("stride") or name in ("B", "C", "D", "DV"):
             signature[name] = "i32"
