@@ -9,7 +9,7 @@ namespace fastzsl {
 namespace {
 
 constexpr int64_t working_floats = 128 << 10;
-constexpr int64_t stream_from = 4 << 20;  // bytes of output from which it is written past the caches
+constexpr int64_t stream_from = 4LL << 40;  // bytes of output from which it is written past the caches
 
 }  // namespace
 

@@ -16,7 +16,7 @@ namespace {
 constexpr int W = FZ_W, MR = FZ_MR, NV = 2, NR = NV * W;
 
 typedef float vf __attribute__((vector_size(FZ_W * 4)));
-typedef int32_t vi __attribute__((vector_size(FZ_W * 4)));
+typedef uint32_t vu __attribute__((vector_size(FZ_W * 4)));
 
 inline vf load(const float* p) {
     vf v;
@@ -288,7 +288,7 @@ inline vf exp_below_zero(vf x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.f;
-    vi exponent = (reinterpret_cast<vi>(t) << 23) + (127 << 23);
+    vu exponent = (reinterpret_cast<vu>(t) << 23) + (127u << 23);  // nonsense where the result is zero or NaN anyway
     vf result = p * reinterpret_cast<vf>(exponent);
     return x < -87.3f ? vf{} : result;
 }

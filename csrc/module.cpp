@@ -8,6 +8,7 @@
 #include "isa.hpp"
 #include "ops.hpp"
 #include "pool.hpp"
+#include "scratch.hpp"
 
 namespace py = pybind11;
 using namespace fastzsl;
@@ -62,6 +63,18 @@ void attend_grad(const RegionsTuple& x, uintptr_t queries, int64_t C, float scal
     attention_backward(k, call);
 }
 
+// Memory for a large result, in huge pages, that goes back to be used again when the last view of it is gone: fresh pages
+// from the operating system cost more than computing what is written there.
+class Memory {
+public:
+    explicit Memory(size_t bytes) : bytes_(bytes), memory_(bytes) {}
+    py::buffer_info info() { return py::buffer_info(memory_.as(), 1, "B", py::ssize_t(bytes_)); }
+
+private:
+    size_t bytes_;
+    Scratch memory_;
+};
+
 // Multiply-adds a second of a register-only loop on `threads` threads.
 double peak(double (*spin)(int64_t), double seconds, int threads) {
     if (!spin) return 0;
@@ -86,6 +99,9 @@ PYBIND11_MODULE(_native, module) {
     module.def("isas", &isas, "Instruction sets built in and runnable here, weakest first.");
     module.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
     module.def("set_isa", &set_isa, py::arg("name"), "Use another instruction set, for tests; ValueError if not in isas().");
+    py::class_<Memory>(module, "Memory", py::buffer_protocol(), "Bytes for a large result; see csrc/module.cpp.")
+        .def(py::init<size_t>())
+        .def_buffer(&Memory::info);
     module.def("scores", &scores);
     module.def("attend", &attend);
     module.def("scores_grad", &scores_grad);

@@ -5,6 +5,7 @@ namespace fastzsl {
 namespace {
 
 constexpr int64_t steps_at_once = 256;
+constexpr int64_t steps_packed = 32;
 constexpr int64_t rows_at_once = 392;  // with the steps: the part of A that stays in the second cache
 
 // `pack_b(panel, lane, step, lanes, steps)` packs one panel of B. Each task owns some columns of C and walks the steps in order:
@@ -36,12 +37,14 @@ void run(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const V
         int64_t first = task * width * gemm.nr, count = std::min(n - first, width * gemm.nr);
         for (int64_t block = 0; block < blocks; block++) {
             int64_t steps = size(block);
-            for (int64_t j = 0; j < count; j += gemm.nr) {
-                char* to = panel + j / gemm.nr * gemm.panel_b(steps);
-                int lanes = int(std::min<int64_t>(gemm.nr, count - j));
-                if (lanes < gemm.nr || steps % gemm.ku) std::memset(to, 0, size_t(gemm.panel_b(steps)));
-                pack_b(to, first + j, block * steps_at_once, lanes, steps);
-            }
+            // A few steps of all panels at a time: a row of B is read as one run, not a panel's width per page.
+            for (int64_t j = 0; j < count; j += gemm.nr)
+                if (count - j < gemm.nr || steps % gemm.ku)
+                    std::memset(panel + j / gemm.nr * gemm.panel_b(steps), 0, size_t(gemm.panel_b(steps)));
+            for (int64_t s = 0; s < steps; s += steps_packed)
+                for (int64_t j = 0; j < count; j += gemm.nr)
+                    pack_b(panel + j / gemm.nr * gemm.panel_b(steps) + gemm.panel_b(s), first + j, block * steps_at_once + s,
+                           int(std::min<int64_t>(gemm.nr, count - j)), std::min(steps_packed, steps - s));
             for (int64_t r = 0; r < rows; r += high)
                 gemm.multiply(steps, packed.at(size_t(start(block) + r * gemm.panel_a(steps))), panel,
                               std::min(m - r * gemm.mr, high * gemm.mr), count, c + r * gemm.mr * ldc + first, ldc,

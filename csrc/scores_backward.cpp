@@ -50,13 +50,14 @@ private:
     // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u).
     void prototype() {
         int64_t per_block = block_of_classes(2 * rows);
-        Scratch logits(size_t(per_block * rows) * 4), values(size_t(per_block * rows) * 4);
-        Scratch dp(size_t(per_block * x.d) * 4), p(c.d_regions ? size_t(per_block * x.d) * 4 : 0);
-        Scratch lines(size_t(c.threads) * size_t(2 * x.T + 32) * 4);
-        const bool for_p = c.d_weight || c.d_classes;
+        // [dS; dU] of a block, (2 classes, B * T), and its product with X: [dH; dP]. One product for both: X is packed once.
+        Scratch both(size_t(2 * per_block * rows) * 4), sums(size_t(2 * per_block * x.d) * 4);
+        Scratch p(c.d_regions ? size_t(per_block * x.d) * 4 : 0), lines(size_t(c.threads) * size_t(2 * x.T + 32) * 4);
+        const bool for_h = c.d_queries, for_p = c.d_weight || c.d_classes;
         for (int64_t from = 0; from < c.C; from += per_block) {
             int64_t n = std::min(per_block, c.C - from);
             Store store = from ? Store::add : Store::replace;
+            float *logits = both.as<float>(), *values = logits + n * rows;
             parallel(c.threads, n, [&](int64_t j, int worker) {
                 float *a = lines.as<float>() + worker * (2 * x.T + 32), *u = a + x.T;
                 for (int64_t b = 0; b < x.B; b++) {
@@ -66,27 +67,32 @@ private:
                     k.convert(x.T, element(c.values, type, at * x.T), type, u, DType::f32);
                     for (int64_t t = 0; t < x.T; t++) {
                         u[t] *= g;
-                        values.as<float>()[to + t] = a[t] * g;
+                        values[to + t] = a[t] * g;
                     }
-                    k.softmax_grad(x.T, a, u, c.scale, logits.as<float>() + to);
+                    k.softmax_grad(x.T, a, u, c.scale, logits + to);
                 }
             });
             const float* k_rows = classes.rows() + from * c.m;
             if (c.d_regions) {
                 product(gemm, c.threads, n, x.d, c.m, floats(k_rows, c.m), matrix(c.weight, x.d, true), p.as<float>(), x.d);
-                from_logits(logits.as<float>(), from, n, store);
-                product(gemm, c.threads, rows, x.d, n, floats(values.as<float>(), rows, true), floats(p.as<float>(), x.d, true),
+                from_logits(logits, from, n, store);
+                product(gemm, c.threads, rows, x.d, n, floats(values, rows, true), floats(p.as<float>(), x.d, true),
                         d_regions.rows(), x.d, Store::add);
             }
-            if (c.d_queries)
-                product(gemm, c.threads, n, floats(logits.as<float>(), rows), x, d_queries.rows() + from * x.d, x.d);
-            if (for_p) product(gemm, c.threads, n, floats(values.as<float>(), rows), x, dp.as<float>(), x.d);
+            float *dh = sums.as<float>(), *dp = dh + n * x.d;
+            if (for_h && for_p)
+                product(gemm, c.threads, 2 * n, floats(logits, rows), x, dh, x.d);
+            else if (for_h)
+                product(gemm, c.threads, n, floats(logits, rows), x, dh, x.d);
+            else if (for_p)
+                product(gemm, c.threads, n, floats(values, rows), x, dp, x.d);
+            if (for_h) std::memcpy(d_queries.rows() + from * x.d, dh, size_t(n * x.d) * 4);
             if (c.d_weight)
-                product(gemm, c.threads, c.m, x.d, n, floats(k_rows, c.m, true), floats(dp.as<float>(), x.d, true),
-                        d_weight.rows(), x.d, store);
+                product(gemm, c.threads, c.m, x.d, n, floats(k_rows, c.m, true), floats(dp, x.d, true), d_weight.rows(), x.d,
+                        store);
             if (c.d_classes)
-                product(gemm, c.threads, n, c.m, x.d, floats(dp.as<float>(), x.d), matrix(c.weight, x.d),
-                        d_classes.rows() + from * c.m, c.m);
+                product(gemm, c.threads, n, c.m, x.d, floats(dp, x.d), matrix(c.weight, x.d), d_classes.rows() + from * c.m,
+                        c.m);
         }
         through_offsets();
     }

@@ -3,6 +3,12 @@
 Regions = tuple[int, ...]
 """(address, dtype: 0 float32, 1 bfloat16; B, T, d; strides of the three, in elements)"""
 
+class Memory:
+    """Bytes for a large result, in huge pages, used again once the last view of them is gone."""
+
+    def __init__(self, size: int) -> None: ...
+    def __buffer__(self, flags: int) -> memoryview: ...
+
 def isas() -> list[str]:
     """Instruction sets built in and runnable here, weakest first."""
 

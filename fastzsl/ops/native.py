@@ -7,6 +7,7 @@ machine lacks is refused with a message.
 from __future__ import annotations
 
 import functools
+import math
 from types import ModuleType
 
 import torch
@@ -21,6 +22,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _SIMILARITY = {"dot": 0, "cosine": 1}
+_LARGE = 8 << 20
 _ORDER = {"attend": 0, "project": 1, "prototype": 2}
 
 
@@ -66,7 +68,7 @@ def attention_forward(
     """(attended (B, C, d), attention (B, C, T) or empty)."""
     regions, queries = _walkable(regions), queries.contiguous()
     (B, T, d), C = regions.shape, queries.shape[0]
-    attended = regions.new_empty(B, C, d)
+    attended = _empty_large((B, C, d), regions.dtype)
     attention = regions.new_empty((B, C, T) if return_attention else (0,))
     _module().attend(
         _describe(regions),
@@ -187,6 +189,18 @@ def _describe(regions: Tensor) -> tuple[int, ...]:
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _empty_large(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """As `torch.empty`; from 8 MiB on, in memory that is used again after the tensor is gone.
+
+    The system's allocator hands out fresh pages for every large tensor, and clearing those took four times as
+    long as computing the attended regions of a batch.
+    """
+    numbers = math.prod(shape)
+    if numbers * dtype.itemsize < _LARGE:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(_module().Memory(numbers * dtype.itemsize), dtype=dtype).view(shape)
 
 
 def _empty_grads(inputs: tuple[Tensor | None, ...], needs: list[bool]) -> list[Tensor]:
