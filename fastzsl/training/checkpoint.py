@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fastzsl.errors import UserError
@@ -34,14 +35,19 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write bytes made beforehand: a full disk then raises a plain OSError, not a library's own error."""
+    write_atomically(path, lambda partial: partial.write_bytes(content) and None)
+
+
 def write_text_atomically(path: Path, text: str) -> None:
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8") and None)
+    write_bytes_atomically(path, text.encode("utf-8"))
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Atomic safetensors file."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda partial: save_file(plain, partial, metadata=metadata))
+    write_bytes_atomically(path, save(plain, metadata=metadata))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -62,7 +68,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Atomic checkpoint of tensors and plain values."""
-    write_atomically(path, lambda partial: torch.save(state, partial))
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes_atomically(path, buffer.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any]:
