@@ -64,7 +64,7 @@ def _tuned(kernel: Any, choices: list[configs.Config]) -> Any:
     key = (kernel.__name__, *((c.warps, c.stages, *sorted(c.blocks.items())) for c in choices))
     if key not in _tuners:
         tiles = [triton.Config(c.blocks, num_warps=c.warps, num_stages=c.stages) for c in choices]
-        _tuners[key] = triton.autotune(tiles, key=["C", "D"], cache_results=True)(kernel)
+        _tuners[key] = triton.autotune(tiles, key=["C", "D", "SAVE", "EPILOGUE"], cache_results=True)(kernel)
     return _tuners[key]
 
 
