@@ -20,10 +20,9 @@ BUILDS = [(target, "bf16", (49, 196), True) for target in configs.TARGETS]
 BUILDS += [(target, "fp32", (49, 196), True) for target in configs.TARGETS]
 BUILDS += [
     ("sm_90", "fp32", (49, 196), False),
-    ("sm_80", "fp32", (100,), True),
     ("sm_90", "bf16", (7, 100), True),
 ]
-BUILDS += [("sm_80", "fp16", (49,), True), ("gfx942", "fp16", (49,), True)]
+BUILDS += [("gfx942", "fp16", (49,), True)]
 
 
 def _name(build: tuple[str, str, tuple[int, ...], bool]) -> str:
