@@ -127,7 +127,7 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
         test_unseen=indices[of_unseen],
         images=FolderImages(paths, skipped),
         attribute_names=tuple(attributes),
-        fingerprint=f"{root.resolve().name}-{_fingerprint(paths, root)}",
+        fingerprint=f"{root.resolve().name}-{fingerprint(paths, root)}",
     )
 
 
@@ -217,7 +217,8 @@ def _fault(path: Path) -> str:
     return ""
 
 
-def _fingerprint(paths: list[Path], root: Path) -> str:
+def fingerprint(paths: list[Path], root: Path) -> str:
+    """Changes whenever a picture's name, size or time does."""
     digest = hashlib.sha256()
     for path in paths:
         status = path.stat()
