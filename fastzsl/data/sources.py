@@ -51,11 +51,11 @@ class MemoryRegions:
         if feature_maps.ndim != 4:
             raise ValueError(f"feature_maps has {feature_maps.ndim} dimensions; wanted 4: (N, d, h, w)")
         self.feature_shape = (feature_maps.shape[1], feature_maps.shape[2], feature_maps.shape[3])
-        self._maps = feature_maps
+        # A region's features side by side: every later step reads them so, and a batch is a copy of whole rows.
+        self._regions = feature_maps.flatten(2).transpose(1, 2).contiguous()
 
     def __len__(self) -> int:
-        return len(self._maps)
+        return len(self._regions)
 
     def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
-        picked = self._maps[torch.as_tensor(indices, dtype=torch.long)]
-        return picked.flatten(2).transpose(1, 2)
+        return self._regions[torch.as_tensor(indices, dtype=torch.long)]
