@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,10 +10,13 @@ import torch
 
 from fastzsl.backbones import Backbone
 from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.data.embeddings import read_embeddings
 from fastzsl.data.extraction import Progress, cache_path, extract_features
 from fastzsl.data.features import load_regions
 from fastzsl.data.folder import image_folder
+from fastzsl.data.hdf5_dataset import hdf5_dataset
 from fastzsl.data.shapes import shapes
+from fastzsl.data.xlsa17 import KNOWN, xlsa17
 from fastzsl.errors import UserError
 
 
@@ -20,8 +24,9 @@ class Sources(NamedTuple):
     """What names a data set.
 
     Attributes:
-        dataset: "shapes" or "folder".
-        root, distractors, data_seed, skip_bad_images: see `fastzsl.training.config.Config`.
+        dataset: "shapes", "folder", "hdf5" or one of `fastzsl.data.xlsa17.KNOWN`.
+        root, distractors, data_seed, skip_bad_images, images, features, class_embeddings: see
+            `fastzsl.training.config.Config`.
     """
 
     dataset: str
@@ -29,15 +34,46 @@ class Sources(NamedTuple):
     distractors: int = 2
     data_seed: int = 0
     skip_bad_images: bool = False
+    images: Path | None = None
+    features: Path | None = None
+    class_embeddings: str = "att"
 
 
 def find_dataset(sources: Sources) -> ZeroShotDataset:
-    """The data set with its pictures, before any feature is extracted."""
-    if sources.dataset == "shapes":
+    """The data set with its pictures, before any feature is extracted.
+
+    Raises:
+        UserError: anything wrong with its files, or an option that this data set does not take.
+    """
+    own = sources.class_embeddings not in ("att", "original_att")
+    data = _find(sources, "att" if own else sources.class_embeddings)
+    if not own:
+        return data
+    embeddings, names = read_embeddings(Path(sources.class_embeddings), data.class_names)
+    return replace(data, class_embeddings=embeddings, attribute_names=names)
+
+
+def _find(sources: Sources, kind: str) -> ZeroShotDataset:
+    dataset, root = sources.dataset, sources.root
+    takes = {"images": dataset in KNOWN, "features": dataset in KNOWN or dataset == "hdf5"}
+    for option, taken in takes.items():
+        if getattr(sources, option) is not None and not taken:
+            raise UserError(f"--{option} is not for --dataset {dataset}")
+    if dataset not in (*KNOWN, "hdf5") and kind != "att":
+        raise UserError(
+            f"--class-embeddings {kind} is not for --dataset {dataset}; give a .csv, .npz or .mat file"
+        )
+    if dataset == "shapes":
         return shapes(sources.data_seed, sources.distractors)
-    if sources.root is None:
-        raise UserError(f"--dataset {sources.dataset} needs --root DIR")
-    return image_folder(sources.root, sources.data_seed, sources.skip_bad_images)
+    if dataset == "hdf5":
+        if sources.features is None:
+            raise UserError("--dataset hdf5 needs --features FILE")
+        return hdf5_dataset(sources.features, kind)
+    if root is None:
+        raise UserError(f"--dataset {dataset} needs --root DIR")
+    if dataset in KNOWN:
+        return xlsa17(dataset, root, images=sources.images, features=sources.features, class_embeddings=kind)
+    return image_folder(root, sources.data_seed, sources.skip_bad_images)
 
 
 def with_features(
@@ -49,7 +85,7 @@ def with_features(
     progress: Progress = lambda pictures: None,
 ) -> ZeroShotDataset:
     """The data set with region features, read from the cache or extracted into it."""
-    if data.images is None:
+    if data.images is None or data.regions is not None:
         return data
     path = cache_path(data.fingerprint, backbone, weights)
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Every setting of a run as one flat dataclass; its fields are the command line's flags and the YAML's keys."""
+"""Every setting of a run as one flat dataclass; its fields are the flags and the keys of the YAML file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ class Config:
     """Settings of a training run.
 
     Args:
-        dataset: "shapes" is drawn on the fly and tests the binding of attributes; "folder" is your own pictures.
-        root: folder of the data set: ROOT/images/<class>/* and ROOT/classes.csv with columns
-            class,split,<attribute>...
+        dataset: "shapes" is drawn on the fly and tests the binding of attributes; "folder" is your own
+            pictures; "awa1" to "flo" are the benchmarks in their proposed splits; "hdf5" is a file of feature
+            maps.
+        root: folder of the data set. Of "folder": ROOT/images/<class>/* and ROOT/classes.csv with columns
+            class,split,<attribute>... Of a benchmark: what xlsa17.zip unpacks to, with
+            ROOT/CUB/att_splits.mat and ROOT/CUB/res101.mat.
+        images: folder of a benchmark's own pictures; default: the pooled features of res101.mat.
+        features: file of feature maps, as `python -m fastzsl.extract` makes it.
+        class_embeddings: "att", "original_att", or a .csv, .npz or .mat file of one's own (word vectors).
         distractors: other objects in each picture of "shapes".
         data_seed: classes, pictures and splits of "shapes"; split of the seen pictures of "folder".
         class_split: draw which classes are unseen from this seed, instead of the data set's own split.
         skip_bad_images: leave out pictures that cannot be read, and count them, instead of stopping.
         backbone: efficientnet_lite0 (weights come with pip), any torchvision name, or timm/NAME.
         backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
-        train_backbone: put the backbone in the graph and train it too, on pictures instead of cached features.
+        train_backbone: put the backbone in the graph and train it too, on pictures instead of cached
+            features.
         backbone_lr: learning rate of the backbone where it is trained.
         hidden: size of the encoder's hidden sigmoid layer.
         similarity: measure s between decoded feature and class embedding.
@@ -37,7 +44,8 @@ class Config:
         alpha: weight of the manifold alignment loss (equation 5).
         eta: weight of the semantic reconstruction loss (equation 6).
         reduction: of the two losses above: "mean", or "sum" as the paper prints them.
-        feature_power: exponent on the features' absolute values; 0.5 tames dominant channels, 1 changes nothing.
+        feature_power: exponent on the features' absolute values; 0.5 tames dominant channels, 1 changes
+            nothing.
         feature_dropout: share of feature channels dropped in training.
         region_dropout: share of regions hidden from the attention in training.
         epochs: passes over the training pictures.
@@ -55,8 +63,11 @@ class Config:
         backend: backend of the fused ops.
     """
 
-    dataset: Literal["shapes", "folder"] = "shapes"
+    dataset: Literal["shapes", "folder", "hdf5", "awa1", "awa2", "cub", "sun", "apy", "flo"] = "shapes"
     root: Path | None = None
+    images: Path | None = None
+    features: Path | None = None
+    class_embeddings: str = "att"
     distractors: int = 2
     data_seed: int = 0
     class_split: int | None = None
@@ -93,7 +104,16 @@ class Config:
     backend: Literal["auto", "eager", "native", "triton"] = "auto"
 
     def __post_init__(self) -> None:
-        positive = ("hidden", "temperature", "feature_power", "epochs", "batch_size", "lr", "checkpoint_steps", "devices")
+        positive = (
+            "hidden",
+            "temperature",
+            "feature_power",
+            "epochs",
+            "batch_size",
+            "lr",
+            "checkpoint_steps",
+            "devices",
+        )
         for name in positive:
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name} is {getattr(self, name)}; wanted a number above 0")
@@ -107,7 +127,9 @@ class Config:
         for name in ("feature_dropout", "region_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; wanted a share from 0 to below 1")
-        if self.dataset != "shapes" and self.root is None:
+        if self.dataset == "hdf5" and self.features is None:
+            raise UserError("--dataset hdf5 needs --features FILE")
+        if self.dataset not in ("shapes", "hdf5") and self.root is None:
             raise UserError(f"--dataset {self.dataset} needs --root DIR")
 
     @property
@@ -146,7 +168,7 @@ def load_config(path: Path) -> Config:
     for name in values:
         if name not in known:
             raise UserError(f"{path}: unknown setting {name}{nearest(str(name), known)}")
-    for name in ("root", "out"):
+    for name in ("root", "images", "features", "out"):
         if values.get(name) is not None:
             values[name] = Path(values[name])
     return Config(**values)
