@@ -17,6 +17,7 @@ from fastzsl.protocol.scoring import localisation, test_scores
 from fastzsl.report.figures import accuracy_figure, attention_figure
 from fastzsl.report.table import print_results
 from fastzsl.training.config import Config, load_config
+from fastzsl.training.launch import launch
 from fastzsl.training.loop import build_model, fit
 from fastzsl.training.prepare import feature_dim, prepare
 from fastzsl.training.run import MetricsLog, RunFolder, last_step
@@ -38,17 +39,18 @@ def train(config: Config, console: Console | None = None) -> RunFolder:
         UserError: anything in the input that the user can mend.
     """
     console = console or Console()
-    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, precision=config.precision)
-    fabric.launch()
+    fabric = launch(config)
     console.quiet = not fabric.is_global_zero
     run = RunFolder(config.run_folder)
     run.refuse_foreign(config)
     with progress_bars(console) as progress:
-        data, backbone = prepare(config, fabric.device, progress)
+        with fabric.rank_zero_first(local=True):  # the others find its features in the cache
+            data, backbone = prepare(config, fabric.device, progress)
         model = build_model(data, config, feature_dim(data, backbone), backbone)
         if fabric.is_global_zero:
             run.begin(config)
             run.save_classes(data)
+        fabric.barrier()  # nobody looks for a checkpoint before an old one is gone
         _fit(model, data, config, fabric, run, progress)
         if fabric.is_global_zero:
             run.save_model(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,20 @@ from fastzsl import losses
 from fastzsl.model.attention import FusedDenseAttention, as_regions
 from fastzsl.model.encoder import SemanticEncoder
 from fastzsl.ops import attended_scores
+
+
+class BatchPart(NamedTuple):
+    """Which pictures of a batch that several devices share are here.
+
+    Dropout is drawn for the whole batch on every device, so that together they do what one device would.
+
+    Attributes:
+        rows: places of this device's pictures in the whole batch.
+        whole: pictures in the whole batch.
+    """
+
+    rows: slice
+    whole: int
 
 
 class AttendedAutoencoder(nn.Module):
@@ -96,30 +110,37 @@ class AttendedAutoencoder(nn.Module):
         """K as the model sees it: centred if so fitted, rows of unit length. (C, m) -> (C, m)."""
         return F.normalize(class_embeddings - self.embedding_mean, dim=-1)
 
-    def regions(self, inputs: Tensor) -> Tensor:
+    def regions(self, inputs: Tensor, part: BatchPart | None = None) -> Tensor:
         """X (B, T, d) at unit RMS length from pictures, feature maps (B, d, h, w) or regions (B, T, d)."""
         if self.backbone is not None and inputs.ndim == 4 and inputs.shape[1] == 3:
             inputs = self.backbone(inputs)
-        regions = self._compress(as_regions(inputs).to(self.feature_scale.dtype)) * self.feature_scale
-        return self._drop(regions) if self.training else regions
-
-    def _compress(self, regions: Tensor) -> Tensor:
-        """sign(x) |x|^feature_power, with a finite slope at 0 for whoever trains the backbone."""
-        if self.feature_power == 1:
-            return regions
-        return regions * (regions.abs() + 1e-6) ** (self.feature_power - 1)
-
-    def _drop(self, regions: Tensor) -> Tensor:
-        """Dropout of whole regions (the others are kept as they are) and of channels."""
-        B, T, d = regions.shape
-        if self.region_dropout:
-            kept = max(1, round((1 - self.region_dropout) * T))
-            chosen = torch.rand(B, T, device=regions.device).topk(kept, dim=1).indices
-            regions = regions.gather(1, chosen[..., None].expand(-1, -1, d))
+        regions = as_regions(inputs)
+        if not self.training:
+            return self._compress(regions.to(self.feature_scale.dtype), self.feature_scale)
+        rows, whole = part or BatchPart(slice(None), len(regions))
+        factor = self.feature_scale
+        if self.region_dropout:  # first: a region that is hidden need not be compressed
+            regions = self._hide_regions(regions, rows, whole)
         if self.feature_dropout:
-            mask = F.dropout(regions.new_ones(B, 1, d), self.feature_dropout, self.training)
-            regions = regions * mask
-        return regions
+            channels = factor.new_ones(whole, 1, regions.shape[2])
+            factor = factor * F.dropout(channels, self.feature_dropout, training=True)[rows]
+        return self._compress(regions.to(self.feature_scale.dtype), factor)
+
+    def _compress(self, regions: Tensor, factor: Tensor | float = 1.0) -> Tensor:
+        """factor · sign(x) |x|^feature_power, with a finite slope at 0 for whoever trains the backbone."""
+        if self.feature_power == 1:
+            return regions * factor
+        size = regions.abs() + 1e-6
+        if regions.requires_grad:
+            return regions * size ** (self.feature_power - 1) * factor
+        return size.pow_(self.feature_power - 1).mul_(regions).mul_(factor)  # one buffer for frozen features
+
+    def _hide_regions(self, regions: Tensor, rows: slice, whole: int) -> Tensor:
+        """A random part of every picture's regions, kept as they are. (B, T, d) -> (B, T', d)."""
+        T = regions.shape[1]
+        kept = max(1, round((1 - self.region_dropout) * T))
+        chosen = torch.rand(whole, T, device=regions.device)[rows].topk(kept, dim=1).indices
+        return regions.gather(1, chosen[..., None].expand(-1, -1, regions.shape[2]))
 
     def forward(self, inputs: Tensor, class_embeddings: Tensor) -> Tensor:
         """Scores s(h_d(x~^c), k^c) of every picture and class, equation 8's argument.
@@ -162,6 +183,7 @@ class AttendedAutoencoder(nn.Module):
         alpha: float = 0.5,
         eta: float = 1.0,
         reduction: str = "mean",
+        part: BatchPart | None = None,
     ) -> dict[str, Tensor]:
         """Equation 7: L = L_CLS + alpha · L_MA + eta · L_SR.
 
@@ -172,13 +194,14 @@ class AttendedAutoencoder(nn.Module):
             seen: (C_s,) ids of the seen classes; equations 4 and 5 run over these.
             alpha, eta: weights; a term with weight 0 is not computed.
             reduction: "mean" or "sum" in L_MA and L_SR, see `losses`.
+            part: which of a batch's pictures these are, where several devices share it.
 
         Returns:
             {"loss", "classification", "manifold_alignment", "semantic_reconstruction"}, scalars.
         """
         embeddings = self.embed(class_embeddings)
         queries = self.encoder(embeddings)
-        scores = self.score(self.regions(inputs), queries[seen], embeddings[seen])
+        scores = self.score(self.regions(inputs, part), queries[seen], embeddings[seen])
         terms = {"classification": losses.classification(self.temperature * scores, _position(labels, seen))}
         total = terms["classification"]
         if alpha:

@@ -66,8 +66,8 @@ def dense_attention(
     >>> dense_attention(torch.zeros(2, 49, 64), torch.zeros(10, 64)).shape
     torch.Size([2, 10, 64])
     """
-    check_attention(regions, queries, scale)
     regions, queries = cast_for_autocast(regions, queries)  # type: ignore[assignment]
+    check_attention(regions, queries, scale)
     (B, T, d), C = regions.shape, queries.shape[0]
     needs_grad = torch.is_grad_enabled() and (regions.requires_grad or queries.requires_grad)
     call = Call("dense_attention", regions.device, regions.dtype, B, T, C, d, needs_grad=needs_grad)
@@ -121,8 +121,8 @@ def attended_scores(
     >>> attended_scores(torch.zeros(2, 49, 64), torch.zeros(10, 64), W, None, K).shape
     torch.Size([2, 10])
     """
-    check_scores(regions, queries, decoder_weight, decoder_bias, class_embeddings, similarity, scale)
     tensors = cast_for_autocast(regions, queries, decoder_weight, decoder_bias, class_embeddings)
+    check_scores(*tensors, similarity, scale)  # type: ignore[arg-type, call-arg]
     (B, T, d), (C, m) = regions.shape, class_embeddings.shape
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     dtype = tensors[0].dtype  # type: ignore[union-attr]

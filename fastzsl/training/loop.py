@@ -6,17 +6,18 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import nvtx
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastzsl.backbones import Backbone
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
 from fastzsl.model import AttendedAutoencoder
+from fastzsl.model.autoencoder import BatchPart
 from fastzsl.training.checkpoint import load_state, save_state
 from fastzsl.training.config import Config
 
@@ -105,10 +106,10 @@ def fit(
     step = 0
     if checkpoint is not None and checkpoint.exists():
         step = _restore(checkpoint, model, optimizer, config)
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    wrapped.mark_forward_method("loss")
-    wrapped.train()
-    for step, batch, whole in _batches(model, data, config, fabric, first=step, total=total):
+    _same_on_all_devices(step, checkpoint, fabric)
+    objective, optimizer = fabric.setup(_Objective(model, config), optimizer)
+    objective.train()
+    for step, batch, part, share in _batches(model, data, config, fabric, first=step, total=total):
         torch.manual_seed(config.seed * 1_000_003 + step)
         lr_share = learning_rate_share(step, total)
         for group in optimizer.param_groups:
@@ -117,18 +118,12 @@ def fit(
             inputs = fabric.to_device(_read(model, data, batch))
             labels = fabric.to_device(data.labels[batch])
         with nvtx.annotate("forward"):
-            terms = wrapped.loss(
-                inputs, labels, embeddings, seen,
-                alpha=config.alpha, eta=config.eta, reduction=config.reduction,
-            )  # fmt: skip
-            # A device's share of an uneven last batch counts by its pictures, not by its device.
-            share = len(batch) * fabric.world_size / whole
-            loss = terms["loss"] + (share - 1) * terms["classification"]
-        figures = {name: float(value.detach()) for name, value in terms.items()}
+            terms = objective(inputs, labels, embeddings, seen, part, share)
+        figures = _figures(terms, fabric)
         if not math.isfinite(figures["loss"]):
             raise UserError(_not_finite(step, figures, checkpoint))
         with nvtx.annotate("backward"):
-            fabric.backward(loss)
+            fabric.backward(terms["loss"])
         with nvtx.annotate("step"):
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -140,6 +135,28 @@ def fit(
             fabric.barrier()
     model.eval()
     return model
+
+
+class _Objective(nn.Module):
+    """Equation 7 as the forward pass of a module: what Fabric's precision and DDP apply to."""
+
+    def __init__(self, model: AttendedAutoencoder, config: Config) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(
+        self, inputs: Tensor, labels: Tensor, embeddings: Tensor, seen: Tensor, part: BatchPart, share: float
+    ) -> dict[str, Tensor]:
+        """As `AttendedAutoencoder.loss`; the classification loss is weighted by `share`, see `_batches`."""
+        terms = self.model.loss(
+            inputs, labels, embeddings, seen,
+            alpha=self.config.alpha, eta=self.config.eta, reduction=self.config.reduction, part=part,
+        )  # fmt: skip
+        if share == 1:
+            return terms
+        classification = share * terms["classification"]
+        loss = terms["loss"] - terms["classification"] + classification
+        return {**terms, "classification": classification, "loss": loss}
 
 
 def learning_rate_share(step: int, total: int) -> float:
@@ -172,15 +189,33 @@ def read_pictures(data: ZeroShotDataset, indices: Tensor, backbone: Backbone) ->
 
 def _batches(
     model: AttendedAutoencoder, data: ZeroShotDataset, config: Config, fabric: Fabric, first: int, total: int
-) -> Iterator[tuple[int, Tensor, int]]:
-    """(step, this device's picture indices, pictures in the whole batch) from step `first` on."""
+) -> Iterator[tuple[int, Tensor, BatchPart, float]]:
+    """From step `first` on: the step, this device's picture indices, their part of the batch, its weight.
+
+    The weight is the part's number of pictures over the devices' mean. A device for which the last batch has no
+    picture gets one with weight 0, because every device must take part in every step.
+    """
     steps_per_epoch = math.ceil(len(data.trainval) / config.batch_size)
+    world, rank = fabric.world_size, fabric.global_rank
     for epoch in range(first // steps_per_epoch, config.epochs):
         batches = epoch_order(data.trainval, config.seed, epoch).split(config.batch_size)
         for position, batch in enumerate(batches):
             step = epoch * steps_per_epoch + position
-            if first <= step < total:
-                yield step, batch[fabric.global_rank :: fabric.world_size], len(batch)
+            if not first <= step < total:
+                continue
+            rows = slice(rank, None, world)
+            share = len(batch[rows]) * world / len(batch)
+            if not share:
+                rows = slice(0, 1)
+            yield step, batch[rows], BatchPart(rows, len(batch)), share
+
+
+def _figures(terms: dict[str, Tensor], fabric: Fabric) -> dict[str, float]:
+    """The losses of the whole batch, the same on every device."""
+    values = torch.stack([value.detach().double() for value in terms.values()])
+    if fabric.world_size > 1:
+        values = cast(Tensor, fabric.all_reduce(values, reduce_op="mean"))
+    return dict(zip(terms, values.tolist()))
 
 
 def _read(model: AttendedAutoencoder, data: ZeroShotDataset, batch: Tensor) -> Tensor:
@@ -235,6 +270,17 @@ def _restore(path: Path, model: AttendedAutoencoder, optimizer: torch.optim.Opti
             f"{path} holds another model ({str(error).splitlines()[-1].strip()[:100]}); choose another --out"
         ) from None
     return int(state["step"])
+
+
+def _same_on_all_devices(step: int, checkpoint: Path | None, fabric: Fabric) -> None:
+    if fabric.world_size == 1:
+        return
+    steps = cast(Tensor, fabric.all_gather(torch.tensor(step))).flatten().tolist()
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"{checkpoint}: the processes see checkpoints of steps {steps}; the run folder must be on a file "
+            "system that all machines share"
+        )
 
 
 def _not_finite(step: int, figures: dict[str, float], checkpoint: Path | None) -> str:

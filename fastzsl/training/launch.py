@@ -1,0 +1,62 @@
+"""One process or many: Lightning Fabric from the settings, or from what torchrun says."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from fastzsl.errors import UserError
+from fastzsl.training.config import Config
+
+PATIENCE = timedelta(days=1)
+"""How long processes wait for one that extracts features or evaluates; torchrun ends them when one dies."""
+
+
+def launch(config: Config) -> Fabric:
+    """Fabric for the settings, its processes joined.
+
+    Under `torchrun` the number of devices and machines is torchrun's; without it `--devices N` starts N
+    processes on this machine. Several processes train with DDP: NCCL on GPUs, gloo on CPUs.
+
+    Raises:
+        UserError: `--devices` contradicts torchrun, or the machine has fewer.
+    """
+    devices, nodes = config.devices, 1
+    if torch.distributed.is_torchelastic_launched():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+        if config.devices not in (1, devices):
+            raise UserError(
+                f"--devices is {config.devices} but torchrun started {devices} processes here; leave --devices "
+                "out"
+            )
+    strategy: DDPStrategy | str = "auto"
+    if devices * nodes > 1:
+        strategy = DDPStrategy(find_unused_parameters=_has_unused_parameters(config), timeout=PATIENCE)
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            strategy=strategy,
+            devices=devices,
+            num_nodes=nodes,
+            precision=config.precision,
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"--accelerator {config.accelerator}, {devices} devices: {error}") from None
+    fabric.launch()
+    return fabric
+
+
+def _has_unused_parameters(config: Config) -> bool:
+    """Whether some parameter gets no gradient, for which DDP has to look in every step."""
+    reconstructs, aligns = bool(config.eta), bool(config.alpha)
+    encoder_idle = config.pooling == "average" and not (reconstructs or aligns)
+    decoder_idle = not config.coupled and not reconstructs
+    return (
+        encoder_idle or decoder_idle or config.train_backbone
+    )  # a trunk may hold layers that it does not use
