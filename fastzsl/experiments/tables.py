@@ -2,81 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from fastzsl.experiments.campaign import Campaign
 from fastzsl.experiments.statistics import mean_and_sd, paired_difference
 from fastzsl.experiments.variants import FULL, NO_CALIBRATION
 from fastzsl.protocol.published import TABLE_1, TABLE_2, TITLES
-from fastzsl.training.checkpoint import write_text_atomically
+from fastzsl.report.tables import Table
 
 PUBLISHED = "published"
 MEASURED = "measured here"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a caption.
-
-    Attributes:
-        name: of its files.
-        caption: a sentence or two.
-        header: names of the columns.
-        rows: cells as text.
-        marked: indices of rows that are the paper's, not ours.
-    """
-
-    name: str
-    caption: str
-    header: list[str]
-    rows: list[list[str]] = field(default_factory=list)
-    marked: frozenset[int] = frozenset()
-
-    def markdown(self) -> str:
-        lines = ["| " + " | ".join(self.header) + " |", "|---|" + "---:|" * (len(self.header) - 1)]
-        lines += ["| " + " | ".join(_markdown(c) for c in row) + " |" for row in self.rows]
-        return f"{self.caption}\n\n" + "\n".join(lines) + "\n"
-
-    def csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(self.header)
-        writer.writerows(self.rows)
-        return text.getvalue()
-
-    def latex(self) -> str:
-        columns = "l" + "r" * (len(self.header) - 1)
-        body = [" & ".join(_latex(c) for c in row) + r" \\" for row in (self.header, *self.rows)]
-        return "\n".join(
-            [
-                r"\begin{table}", r"\centering", rf"\caption{{{_latex(self.caption)}}}",
-                rf"\begin{{tabular}}{{{columns}}}", r"\hline", body[0], r"\hline", *body[1:], r"\hline",
-                r"\end{tabular}", r"\end{table}", "",
-            ]
-        )  # fmt: skip
-
-    def save(self, folder: Path) -> None:
-        """`<name>.md`, `<name>.csv` and `<name>.tex`."""
-        for ending, text in (("md", self.markdown()), ("csv", self.csv()), ("tex", self.latex())):
-            write_text_atomically(folder / f"{self.name}.{ending}", text)
-
-
-def _markdown(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
-
-
-def _latex(cell: str) -> str:
-    for mark, safe in (
-        ("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"), ("$", r"\$"),
-        ("{", r"\{"), ("}", r"\}"), ("±", r"$\pm$"), ("→", r"$\to$"), ("−", r"$-$"), ("×", r"$\times$"),
-    ):  # fmt: skip
-        cell = cell.replace(mark, safe) if mark != "\\" else cell.replace("\\", "")
-    return cell
 
 
 def percent(values: Sequence[float]) -> str:

@@ -1,0 +1,181 @@
+"""The report of an experiment: tables, figures and galleries in one HTML file, figures as PNG beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.experiments.campaign import Campaign, Measured
+from fastzsl.experiments.statistics import mean_and_sd
+from fastzsl.experiments.tables import Table, title
+from fastzsl.experiments.variants import FULL
+from fastzsl.model import AttendedAutoencoder
+from fastzsl.protocol.trials import TrialTable, load_data
+from fastzsl.report import experiment_figures as figures
+from fastzsl.report.gallery import Exhibit, gallery, save_gallery
+from fastzsl.report.html import Chart, Section, chart, write_report
+from fastzsl.training.checkpoint import load_tensors
+from fastzsl.training.loop import build_model
+from fastzsl.training.prepare import feature_dim
+
+SweepRows = Mapping[str, Sequence[tuple[float, float, float]]]
+
+
+def write_experiment_report(
+    out: Path,
+    campaign: Campaign,
+    tables: Sequence[Table],
+    trials: TrialTable,
+    *,
+    curve: Campaign | None,
+    sweeps: Mapping[str, SweepRows],
+    configuration: dict[str, Any],
+    environment: dict[str, dict[str, str]],
+) -> Path:
+    """Write report.html and the figures of an experiment.
+
+    Args:
+        out: folder for both.
+        campaign: what was measured.
+        tables: shown first.
+        trials: where the models are.
+        curve: `shapes` with other numbers of distractors, the number in place of the data set's name.
+        sweeps: data set -> H against alpha and eta.
+        configuration, environment: shown at the end.
+
+    Returns:
+        The path of the report.
+    """
+    sections = [Section("Tables", tables=list(tables))]
+    for dataset in campaign.datasets:
+        sections += _dataset_sections(out, campaign, dataset, trials, sweeps.get(dataset))
+    if curve:
+        sections.append(Section("Objects that distract", charts=_distractors(out, curve)))
+    path = out / "report.html"
+    write_report(
+        path, "The paper's experiments, repeated", _summary(campaign), sections, configuration, environment
+    )
+    return path
+
+
+def _summary(campaign: Campaign) -> list[str]:
+    sentences = [
+        "A model is trained on pictures of some classes and then names pictures of other classes, of "
+        "which it knows "
+        "only a description. Parts of the model were taken away one at a time to see what each is worth. "
+        "Rows marked "
+        "as published are typed from the paper; all others were measured by this program."
+    ]
+    for dataset in campaign.datasets:
+        mean, sd = mean_and_sd(campaign.figures(dataset, FULL.name, "T1"))
+        H = mean_and_sd(campaign.figures(dataset, FULL.name, "H"))[0]
+        count = len(campaign.of(dataset, FULL.name))
+        spread = f" (standard deviation {100 * sd:.1f})" if count > 1 else ""
+        sentences.append(
+            f"{title(dataset)}: the full model names {100 * mean:.1f} of 100 pictures of new classes "
+            f"right{spread}, and "
+            f"reaches H = {100 * H:.1f} when known and new classes are mixed; {count} repetitions."
+        )
+    return sentences
+
+
+def _dataset_sections(
+    out: Path, campaign: Campaign, dataset: str, trials: TrialTable, swept: SweepRows | None
+) -> list[Section]:
+    first = campaign.of(dataset, FULL.name)[0]
+    data = load_data(first.cell.trial.config)
+    scores, gamma = first.outcome.scores, first.results.gamma
+    seed = f"Repetition {first.cell.seed}."
+    shown: list[tuple[str, str, str, Figure | None]] = [
+        ("ablations", "What each part is worth", "Bars: means; lines: deviations; dots: repetitions.",
+         _bars(campaign, dataset, {v.name: v.label for v in campaign.variants})),
+        ("coupling", "Coupled against decoupled mapping (the paper's figure 2b)", "",
+         _bars(campaign, dataset, {FULL.name: "coupled", "decoupled": "decoupled"})),
+        ("gamma", "Accuracy over gamma", f"{seed} Dashed: the gamma chosen on held-out seen classes.",
+         figures.gamma_curve(scores, gamma)),
+        ("seen-unseen", "Accuracy on seen over accuracy on unseen classes", seed,
+         figures.seen_unseen_figure(scores, gamma)),
+        ("confusion", "Which unseen class is taken for which", seed, figures.confusion(data, scores)),
+        ("classes", "Accuracy of every class", f"{seed} Choice among all classes, with gamma.",
+         figures.class_accuracy(data, scores, gamma)),
+    ]  # fmt: skip
+    if swept:
+        in_use = {name: getattr(first.cell.trial.config, name) for name in swept}
+        shown.insert(
+            2,
+            ("alpha-eta", "H against alpha and eta", "On held-out seen classes, never on test pictures.",
+             figures.sweep(swept, in_use)),
+        )  # fmt: skip
+    charts = []
+    for name, heading, text, plot in shown:
+        charts += _keep(out / f"{dataset}-{name}.png", heading, text, plot)
+    sections = [Section(title(dataset), charts=charts)]
+    with_and_without = {
+        FULL.name: "with manifold alignment",
+        "no-ma": "without manifold alignment (alpha = 0)",
+    }
+    for variant, heading in with_and_without.items():
+        own = campaign.of(dataset, variant)
+        exhibits = _exhibits(own[0], data, trials) if own else []
+        if exhibits:
+            save_gallery(exhibits, out / f"{dataset}-attention-{variant}.png", f"{title(dataset)}, {heading}")
+            text = (
+                "The paper's figure 2a: pictures of unseen classes, the attention of their own class "
+                "(green) and of "
+                "three other unseen classes, scaled up bilinearly. White outline: the object, where it is "
+                "known."
+            )
+            sections.append(Section(f"Attention, {heading}", text, exhibits=exhibits))
+    return sections
+
+
+def _bars(campaign: Campaign, dataset: str, variants: Mapping[str, str]) -> Figure | None:
+    settings = {"T1": "conventional, T1", "H": "generalised, H"}
+    methods = {
+        label: {shown: campaign.figures(dataset, name, figure) for figure, shown in settings.items()}
+        for name, label in variants.items()
+        if campaign.of(dataset, name)
+    }
+    return figures.bars(title(dataset), methods)
+
+
+def _keep(path: Path, heading: str, text: str, plot: Figure | None) -> list[Chart]:
+    if plot is not None:
+        plot.savefig(path, dpi=130)
+    return chart(heading, text, plot)
+
+
+def _exhibits(measured: Measured, data: ZeroShotDataset, trials: TrialTable) -> list[Exhibit]:
+    weights = trials.path(measured.cell.trial) / "model.safetensors"
+    if not weights.exists():
+        return []
+    return gallery(_load_model(measured, data, weights), data, measured.outcome.scores, count=4)
+
+
+def _load_model(measured: Measured, data: ZeroShotDataset, weights: Path) -> AttendedAutoencoder:
+    config = replace(measured.cell.trial.config, accelerator="cpu")
+    model = build_model(data, config, feature_dim(data, None))
+    model.load_state_dict(load_tensors(weights))
+    return model.eval()
+
+
+def _distractors(out: Path, curve: Campaign) -> list[Chart]:
+    points = {
+        ("attention" if v.name == FULL.name else v.label.lower()): {
+            int(count): curve.figures(count, v.name, "T1") for count in curve.datasets
+        }
+        for v in curve.variants
+    }
+    text = (
+        "Each picture shows one object of its class and this many objects of no class. Attention has to "
+        "find the one "
+        "that is described; the mean over the picture cannot."
+    )
+    return _keep(
+        out / "distractors.png", "T1 over the number of distractors", text, figures.distractor_curve(points)
+    )

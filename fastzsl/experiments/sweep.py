@@ -1,0 +1,40 @@
+"""H against alpha and eta, on held-out seen classes: how the weights are chosen, how much they matter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastzsl.data.guard import HeldOut
+from fastzsl.experiments.statistics import mean_and_sd
+from fastzsl.protocol.calibration import best_common_gamma
+from fastzsl.protocol.metrics import evaluate
+from fastzsl.protocol.trials import Trial, TrialTable
+from fastzsl.training.config import Config
+
+SWEPT: dict[str, tuple[float, ...]] = {"alpha": (0.0, 0.005, 0.02, 0.1, 0.5), "eta": (0.0, 0.3, 1.0, 3.0)}
+
+SweepTrials = dict[str, dict[float, list[Trial]]]
+
+
+def sweep_trials(config: Config) -> SweepTrials:
+    """Setting -> value -> trials on problems of held-out classes, the configuration's own value included."""
+    problems = [HeldOut(config.seed * 1000 + fold) for fold in range(config.gamma_folds)]
+    return {
+        name: {
+            value: [Trial(replace(config, **{name: value}), problem) for problem in problems]
+            for value in sorted({*values, getattr(config, name)})
+        }
+        for name, values in SWEPT.items()
+    }
+
+
+def sweep_rows(trials: SweepTrials, table: TrialTable) -> dict[str, list[tuple[float, float, float]]]:
+    """Setting -> (value, mean H, its deviation over the problems), at the gamma that suits all best."""
+    rows: dict[str, list[tuple[float, float, float]]] = {}
+    for name, values in trials.items():
+        rows[name] = []
+        for value, own in values.items():
+            scores = [table[t].scores for t in own]
+            gamma = best_common_gamma(scores)
+            rows[name].append((value, *mean_and_sd([evaluate(s, gamma).H for s in scores])))
+    return rows

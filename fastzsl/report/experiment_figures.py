@@ -1,0 +1,249 @@
+"""Curves of the experiments, as matplotlib figures that read well in print and on a phone."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.protocol.metrics import TestScores, generalised, per_class_accuracy, seen_unseen_curve
+
+SEEN, UNSEEN, BOTH, GREY = "#47729e", "#d1603d", "#3b7d5a", "#9aa3ad"
+SIZE = (5.4, 3.5)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text, the same bytes for the same data; the figure is closed."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "fastzsl"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return text.getvalue()
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a PNG and close the figure."""
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def loss_curves(metrics: Path) -> Figure | None:
+    """Loss terms over the steps, from a run's metrics.jsonl; None where there is none."""
+    if not metrics.exists():
+        return None
+    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    if not records:
+        return None
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    names = {"classification": SEEN, "manifold_alignment": UNSEEN, "semantic_reconstruction": BOTH}
+    steps = np.array([r["step"] for r in records])
+    for name, colour in names.items():
+        values = np.array([r.get(name, np.nan) for r in records], dtype=float)
+        if np.isfinite(values).any():
+            axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35)
+            axes.plot(steps, _smooth(values), color=colour, label=name.replace("_", " "))
+    axes.set(xlabel="training step", ylabel="loss, before its weight", yscale="log")
+    axes.legend(frameon=False)
+    return _clean(figure)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    width = max(1, len(values) // 40)
+    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.ones(width) / width, mode="valid")
+
+
+def gamma_curve(scores: TestScores, gamma: float) -> Figure:
+    """U, S and H for every gamma, the chosen one marked."""
+    curve = seen_unseen_curve(scores)
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    breaks = curve.breaks.numpy()
+    low, high = np.quantile(breaks, [0.02, 0.98]) if len(breaks) else (-1.0, 1.0)
+    margin = 0.05 * (high - low) + 1e-6
+    low, high = min(low, gamma) - margin, max(high, gamma) + margin
+    edges = np.concatenate(
+        [[min(low, breaks.min(initial=low))], breaks, [max(high, breaks.max(initial=high))]]
+    )
+    for values, name, colour in (
+        (curve.S, "seen classes (S)", SEEN),
+        (curve.U, "unseen classes (U)", UNSEEN),
+        (curve.harmonic, "harmonic mean (H)", BOTH),
+    ):
+        axes.stairs(100 * values.numpy(), edges, baseline=None, color=colour, label=name, linewidth=1.8)
+    axes.axvline(gamma, color="black", linewidth=0.9, linestyle="--")
+    axes.annotate(
+        f" chosen {gamma:.3f}", (gamma, 0.02), xycoords=("data", "axes fraction"), fontsize=9, rotation=90,
+        va="bottom", ha="right",
+    )  # fmt: skip
+    axes.set(
+        xlim=(low, high), ylim=(0, 100), xlabel="gamma, added to the scores of unseen classes",
+        ylabel="accuracy per class (%)",
+    )  # fmt: skip
+    axes.legend(frameon=False, fontsize=9)
+    return _clean(figure)
+
+
+def seen_unseen_figure(scores: TestScores, gamma: float) -> Figure:
+    """S over U for all gamma; the area under it is AUSUC."""
+    curve = seen_unseen_curve(scores)
+    U, S = generalised(scores, gamma)
+    U0, S0 = generalised(scores, 0.0)
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    axes.fill_between(100 * curve.U.numpy(), 100 * curve.S.numpy(), color=BOTH, alpha=0.12)
+    axes.plot(100 * curve.U.numpy(), 100 * curve.S.numpy(), color=BOTH)
+    for u, s, mark, name in ((U0, S0, "o", "gamma = 0"), (U, S, "s", f"gamma = {gamma:.3f}, chosen")):
+        axes.plot(100 * u, 100 * s, mark, color="black" if mark == "s" else GREY, label=name)
+    axes.set(
+        xlim=(0, 100), ylim=(0, 100), xlabel="accuracy on unseen classes, U (%)",
+        ylabel="accuracy on seen classes, S (%)", title=f"area AUSUC {curve.area:.3f}",
+    )  # fmt: skip
+    axes.legend(frameon=False)
+    return _clean(figure)
+
+
+def class_accuracy(data: ZeroShotDataset, scores: TestScores, gamma: float) -> Figure:
+    """Accuracy of every class among all classes, unseen ones first."""
+    bias = torch.zeros(data.num_classes, dtype=torch.float64)
+    bias[data.unseen] = gamma
+    count = data.num_classes
+    figure, axes = plt.subplots(figsize=(SIZE[0], 1.0 + 0.17 * count), layout="constrained")
+    names: list[str] = []
+    for name, colour, classes, found, labels in (
+        ("unseen", UNSEEN, data.unseen, scores.unseen_scores, scores.unseen_labels),
+        ("seen", SEEN, data.seen, scores.seen_scores, scores.seen_labels),
+    ):
+        accuracy = per_class_accuracy((found.double() + bias).argmax(1), labels, classes).nan_to_num()
+        order = accuracy.argsort(descending=True)
+        places = range(len(names), len(names) + len(classes))
+        axes.barh(places, 100 * accuracy[order].numpy(), color=colour, label=f"{name} classes")
+        names += [_short(data.class_names[i]) for i in classes[order].tolist()]
+    axes.set_yticks(range(count), names, fontsize=8)
+    axes.set(xlim=(0, 100), ylim=(count - 0.4, -0.6), xlabel="recognised among all classes (%)")
+    axes.legend(frameon=False, loc="lower right", fontsize=8)
+    return _clean(figure)
+
+
+def confusion(data: ZeroShotDataset, scores: TestScores) -> Figure:
+    """Confusion matrix of the unseen classes among themselves, the conventional setting."""
+    position = torch.full((data.num_classes,), -1, dtype=torch.long)
+    position[scores.unseen] = torch.arange(len(scores.unseen))
+    predicted = scores.unseen_scores[:, scores.unseen].argmax(1)
+    true = position[scores.unseen_labels]
+    count = len(scores.unseen)
+    matrix = torch.zeros(count, count).index_put_((true, predicted), torch.ones(len(true)), accumulate=True)
+    share = 100 * matrix / matrix.sum(1, keepdim=True).clamp_min(1)
+    side = max(3.6, 1.6 + 0.32 * min(count, 40))
+    figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    names = [_short(data.class_names[i]) for i in scores.unseen.tolist()]
+    size = 8 if count <= 25 else 5
+    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(count), names, fontsize=size)
+    if count <= 15:
+        for i in range(count):
+            for j in range(count):
+                value = float(share[i, j])
+                if value >= 0.5:
+                    colour = "white" if value > 55 else "black"
+                    axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set(xlabel="taken for", ylabel="true class")
+    figure.colorbar(image, ax=axes, shrink=0.7, label="% of the class's pictures")
+    return figure
+
+
+def bars(title: str, methods: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure | None:
+    """Methods side by side, each repetition a dot; None for fewer than two.
+
+    Args:
+        title: above the axes.
+        methods: label -> setting -> accuracy of every repetition.
+    """
+    if len(methods) < 2:
+        return None
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    settings = list(next(iter(methods.values())))
+    colours = plt.get_cmap("viridis")(np.linspace(0.15, 0.85, len(methods)))
+    width = 0.8 / len(methods)
+    for i, (label, own) in enumerate(methods.items()):
+        places = np.arange(len(settings)) + (i - (len(methods) - 1) / 2) * width
+        means, deviations = np.array([_mean_and_sd(own[s]) for s in settings]).T
+        axes.bar(places, 100 * means, 0.92 * width, label=label, color=colours[i])
+        axes.errorbar(places, 100 * means, 100 * deviations, fmt="none", ecolor="black", capsize=2)
+        for place, setting in zip(places, settings):
+            axes.plot([place] * len(own[setting]), 100 * np.array(own[setting]), ".", color="black", ms=3)
+    axes.set_xticks(range(len(settings)), settings)
+    axes.set(ylabel="accuracy per class (%)", ylim=(0, 100), title=title)
+    figure.legend(frameon=False, fontsize=8, ncols=3, loc="outside lower center")
+    return _clean(figure)
+
+
+def _mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation, 0 for a single value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def sweep(rows: Mapping[str, Sequence[tuple[float, float, float]]], chosen: Mapping[str, float]) -> Figure:
+    """H on held-out seen classes against alpha and eta.
+
+    Args:
+        rows: setting -> (value, mean H, standard deviation over the folds).
+        chosen: setting -> the value in use.
+    """
+    figure, panels = plt.subplots(
+        1, len(rows), figsize=SIZE, sharey=True, layout="constrained", squeeze=False
+    )
+    for axes, (name, points) in zip(panels[0], rows.items()):
+        places = range(len(points))
+        axes.errorbar(
+            places, [100 * h for _, h, _ in points], [100 * np.nan_to_num(sd) for _, _, sd in points],
+            marker="o", color=BOTH, capsize=3,
+        )  # fmt: skip
+        axes.set_xticks(places, [f"{v:g}" for v, _, _ in points])
+        for place, (value, h, _) in enumerate(points):
+            if value == chosen[name]:
+                axes.plot(place, 100 * h, "s", color="black", markersize=8, label="in use")
+        axes.set_xlabel(name)
+        axes.legend(frameon=False, fontsize=8)
+    panels[0][0].set_ylabel("H on held-out seen classes (%)")
+    return _clean(figure)
+
+
+def distractor_curve(points: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
+    """T1 over the number of distractor objects.
+
+    Args:
+        points: label of a method -> number of distractors -> T1 of each seed.
+    """
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    for (label, own), colour in zip(points.items(), (BOTH, UNSEEN, SEEN, GREY)):
+        counts = sorted(own)
+        means, deviations = np.array([_mean_and_sd(own[n]) for n in counts]).T
+        axes.errorbar(counts, 100 * means, 100 * deviations, marker="o", color=colour, label=label, capsize=3)
+    axes.set_xticks(sorted({n for own in points.values() for n in own}))
+    axes.set(xlabel="distractor objects in each picture", ylabel="T1, unseen classes (%)", ylim=(0, 100))
+    axes.legend(frameon=False)
+    return _clean(figure)
+
+
+def _clean(figure: Figure) -> Figure:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e6e8eb", linewidth=0.7)
+        axes.set_axisbelow(True)
+    return figure
+
+
+def _short(name: str, length: int = 26) -> str:
+    """Class names without what matplotlib would read as mathematics, cut where they are long."""
+    plain = name.replace("$", r"\$")
+    return plain if len(plain) <= length else plain[: length - 1] + "…"

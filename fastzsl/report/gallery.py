@@ -1,0 +1,143 @@
+"""Figure 2a: where the attention of the true class and of three other classes looks, as small pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from PIL import Image
+from torch import Tensor
+
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.model import AttendedAutoencoder
+from fastzsl.protocol.metrics import TestScores
+from fastzsl.protocol.scoring import read_inputs
+from fastzsl.report.figures import upsample
+from fastzsl.report.heatmap import heatmap_overlay
+
+EDGE = 176
+"""Longest side in pixels of a picture of the gallery."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One small picture.
+
+    Attributes:
+        caption: the class whose attention it shows, or what else it is.
+        kind: "picture", "true" or "negative".
+        image: RGB.
+    """
+
+    caption: str
+    kind: str
+    image: Image.Image
+
+    @property
+    def uri(self) -> str:
+        """As a data URI, for a page that fetches nothing."""
+        file = io.BytesIO()
+        self.image.save(file, "JPEG", quality=82)
+        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A picture of an unseen class with the attention of its own and of three other classes.
+
+    Attributes:
+        true: name of the class.
+        verdict: what the model took it for among the unseen classes.
+        right: whether that is true.
+        tiles: the picture, the true class's attention, three negatives' attention.
+    """
+
+    true: str
+    verdict: str
+    right: bool
+    tiles: list[Tile]
+
+
+@torch.no_grad()
+def gallery(
+    model: AttendedAutoencoder, data: ZeroShotDataset, scores: TestScores, count: int = 6, negatives: int = 3
+) -> list[Exhibit]:
+    """Exhibits for `count` unseen pictures, spread over the classes; the negatives are the highest-scored
+    others.
+
+    Attention is scaled up bilinearly from the regions' grid to the picture's size, as in the paper. Empty
+    where the data set has no pictures, or the model no attention.
+    """
+    if data.images is None or model.pooling == "average":
+        return []
+    spread = torch.linspace(0, len(data.test_unseen) - 1, count).round().long().unique()
+    picked = data.test_unseen[spread]
+    device = next(model.parameters()).device
+    model.eval()
+    inputs = read_inputs(model, data, picked).to(device)
+    _, attention = model.attend(inputs, data.class_embeddings.to(device))
+    if round(attention.shape[2] ** 0.5) ** 2 != attention.shape[2]:
+        return []
+    exhibits = []
+    for row, (place, index) in enumerate(zip(spread.tolist(), picked.tolist())):
+        source, label = int(data.picture_ids[index]), int(data.labels[index])
+        picture, mask = data.images.image(source), data.images.mask(source)
+        order = data.unseen[scores.unseen_scores[place][data.unseen].argsort(descending=True)].tolist()
+        others = [c for c in order if c != label][:negatives]
+        tiles = [Tile("picture", "picture", _shrink(picture))]
+        tiles += [
+            Tile(
+                data.class_names[c],
+                "true" if c == label else "negative",
+                overlay(picture, attention[row, c], mask),
+            )
+            for c in (label, *others)
+        ]
+        exhibits.append(
+            Exhibit(data.class_names[label], data.class_names[order[0]], order[0] == label, tiles)
+        )
+    return exhibits
+
+
+def overlay(picture: Image.Image, attention: Tensor, mask: np.ndarray | None) -> Image.Image:
+    """A small copy of the picture under the attention, the object outlined in white where it is known."""
+    small = _shrink(picture)
+    blended = heatmap_overlay(small, torch.from_numpy(upsample(attention, small.height, small.width)))
+    if mask is None:
+        return blended
+    inside = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(small.size)) > 127
+    padded = np.pad(inside, 1)
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inside
+    pixels = np.array(blended)
+    pixels[inside & ~core] = 255
+    return Image.fromarray(pixels)
+
+
+def _shrink(picture: Image.Image) -> Image.Image:
+    small = picture.convert("RGB")
+    small.thumbnail((EDGE, EDGE))
+    return small
+
+
+def save_gallery(exhibits: list[Exhibit], path: Path, title: str) -> None:
+    """The gallery as one PNG, a row a picture."""
+    columns = max(len(e.tiles) for e in exhibits)
+    figure, rows = plt.subplots(
+        len(exhibits), columns, figsize=(1.75 * columns, 2.0 * len(exhibits) + 0.4), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for exhibit, panels in zip(exhibits, rows):
+        for axes in panels:
+            axes.axis("off")
+        for tile, axes in zip(exhibit.tiles, panels):
+            axes.imshow(tile.image)
+            colour = {"true": "#2a7a4b", "negative": "#444444"}.get(tile.kind, "black")
+            axes.set_title(tile.caption.replace("$", r"\$"), fontsize=8, color=colour)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
