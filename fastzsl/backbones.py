@@ -110,9 +110,7 @@ def load_backbone(name: str = DEFAULT, weights: str | Path | None = None) -> Bac
     Raises:
         UserError: unknown name (the nearest one is suggested), or weights that cannot be had.
     """
-    if name == DEFAULT:
-        return _efficientnet_lite0(weights)
-    known = available_backbones()
+    known = [DEFAULT] if name == DEFAULT else available_backbones()
     if name not in known:
         raise UserError(
             f'unknown backbone "{name}"{nearest(name, known)} (`python -m fastzsl.info --backbones`)'
@@ -121,6 +119,8 @@ def load_backbone(name: str = DEFAULT, weights: str | Path | None = None) -> Bac
     with fork:
         if weights == "random":
             torch.manual_seed(0)
+        if name == DEFAULT:
+            return _efficientnet_lite0(weights)
         return _timm(name, weights) if name.startswith("timm/") else _torchvision(name, weights)
 
 

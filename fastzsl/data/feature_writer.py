@@ -9,10 +9,12 @@ with its checksum, which also holds after a power cut. The file gets its name wh
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +64,8 @@ class FeatureWriter:
     ) -> None:
         self.path, self._partial = path, partial_path(path)
         self._shape, self._dtype = shape, np.dtype(dtype)
-        self._identity = json.dumps({"format": FORMAT, **identity, "dtype": self._dtype.name}, sort_keys=True)
+        mark = {"format": FORMAT, **identity, "dtype": self._dtype.name, "arrays": _digest(arrays or {})}
+        self._identity = json.dumps(mark, sort_keys=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = self._lock(arrays or {})
         self.missing = np.empty(0, dtype=np.int64)
@@ -130,6 +133,11 @@ class FeatureWriter:
             if self._partial.exists() and os.path.samestat(os.fstat(descriptor), self._partial.stat()):
                 return descriptor
             os.close(descriptor)
+        if (found := read_hdf5(self.path).made_by) != self._identity:
+            raise UserError(
+                f"{self.path} is there already and holds other features ({found}); wanted {self._identity}; "
+                "choose another name or remove it"
+            )
         return None
 
     def _create(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -140,7 +148,7 @@ class FeatureWriter:
                 f"{self.path}: the features need {needed / 2**30:.1f} GiB; "
                 f"{free / 2**30:.1f} GiB are free on that disk"
             )
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
+        new = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}.new")
         try:
             with h5py.File(new, "w") as file:
                 file.attrs["fastzsl"] = self._identity
@@ -205,6 +213,15 @@ def _reserve(
         plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # a hole in the file until a picture is written
     kind = h5py.h5t.py_create(dtype, logical=True)
     h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plan)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Changes whenever an array does."""
+    digest = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        digest.update(f"{name} {values.shape} {values.dtype} ".encode())
+        digest.update("\0".join(values).encode() if values.dtype == object else values.tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _write_all(descriptor: int, view: memoryview, start: int) -> None:

@@ -205,6 +205,13 @@ def published_validation(data: ZeroShotDataset, published: Published, seed: int 
     )
 
 
+def original_attributes(name: str, root: Path) -> np.ndarray | None:
+    """`original_att` (C, m) as the file has it, or None."""
+    path = find_folder(root, KNOWN[name].folder) / "att_splits.mat"
+    found = read_mat(path, ("original_att",)).get("original_att")
+    return None if found is None else _embeddings(path, "original_att", found, KNOWN[name])
+
+
 def known_attributes(original: Tensor, seen: np.ndarray) -> Tensor:
     """`original_att` of AwA has -1 where nobody rated; the mean over the seen classes stands in for it."""
     rows = original.clone()

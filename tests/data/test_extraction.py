@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastzsl.data import extraction, feature_writer
+from fastzsl.data import feature_writer
 from fastzsl.data.extraction import extract_features, weights_name
 from fastzsl.data.feature_writer import FeatureWriter, partial_path
 from fastzsl.data.features import load_regions
@@ -176,11 +176,10 @@ def test_a_renamed_unfinished_file_is_not_taken_for_whole(tmp_path: Path) -> Non
 
 def test_two_at_once_share_the_work_of_one(tmp_path: Path) -> None:
     path, images = tmp_path / "f.h5", Noise(60)
-    both = [threading.Thread(target=extract_features, args=(images, tiny_backbone(), path)) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(extract_features, images, tiny_backbone(), path) for _ in range(2)]
+    for one in both:
+        one.result()
     np.testing.assert_allclose(stored(path), expected(60), atol=2e-3)
     assert sorted(images.drawn) == list(range(60)), "a picture was done twice"
 
@@ -261,12 +260,9 @@ def test_weights_are_named_by_their_content(tmp_path: Path) -> None:
         weights_name(str(tmp_path / "c"))
 
 
-def test_batches_hold_every_picture_once_in_order() -> None:
-    backbone = tiny_backbone()
-    for count, size in ((0, 3), (1, 3), (7, 3), (9, 3)):
-        batches = list(extraction._batches(Noise(count), backbone, list(range(count)), size))
-        assert sum(map(len, batches)) == count
-        if count:
-            whole = torch.cat(batches)
-            wanted = torch.stack([backbone.preprocess(Noise(count).image(i)) for i in range(count)])
-            assert torch.equal(whole, wanted)
+@pytest.mark.parametrize(("count", "size"), [(1, 3), (7, 3), (9, 3), (40, 16)])
+def test_every_picture_is_drawn_once_and_lands_in_its_row(tmp_path: Path, count: int, size: int) -> None:
+    images = Noise(count)
+    extract_features(images, tiny_backbone(), tmp_path / "f.h5", batch_size=size)
+    assert sorted(images.drawn) == list(range(count))
+    np.testing.assert_allclose(stored(tmp_path / "f.h5"), expected(count), atol=2e-3)

@@ -1,0 +1,155 @@
+"""`python -m fastzsl.extract`: the pictures of a data set through a backbone into one HDF5 file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+from fastzsl.backbones import load_backbone
+from fastzsl.cli import parse, progress_bars
+from fastzsl.data.extraction import extract_features
+from fastzsl.data.feature_writer import partial_path
+from fastzsl.data.hdf5_dataset import dataset_arrays
+from fastzsl.data.prepare import Sources, find_dataset
+from fastzsl.data.xlsa17 import KNOWN, original_attributes
+from fastzsl.errors import UserError, exits_with_message
+
+DESCRIPTION = """Extract feature maps once, for training and for other programs.
+
+The file follows the convention of the dense-attention papers: feature_map (N, d, h, w), labels, trainval_loc,
+test_seen_loc, test_unseen_loc, att, original_att, counted from 0. Stopped at any moment, it goes on with the
+same command. Train on it with `python -m fastzsl.train --dataset hdf5 --features FILE`.
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to extract.
+
+    Args:
+        dataset: "folder" is your own pictures; "awa1" to "flo" are the benchmarks (aPY's are parts of
+            pictures and cannot be extracted).
+        out: the file to make.
+        root: of "folder": ROOT/images/<class>/* and ROOT/classes.csv; of a benchmark: what xlsa17.zip unpacks
+            to.
+        images: folder of a benchmark's pictures.
+        backbone: efficientnet_lite0 (weights come with pip), any torchvision name, or timm/NAME.
+        backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
+        precision: of the backbone's work; bfloat16 is faster where the processor has units for it and changes
+            the features by a few per cent.
+        dtype: of the stored features.
+        batch_size: pictures in a step of the backbone.
+        device: "cpu", "cuda" or "mps"; default: a GPU if there is one.
+        class_embeddings: what is stored as att: "att", "original_att", or a .csv, .npz or .mat file.
+        skip_bad_images: leave out pictures of "folder" that cannot be read, instead of stopping.
+        data_seed: classes, pictures and splits of "shapes"; split of the seen pictures of "folder".
+        distractors: other objects in each picture of "shapes".
+    """
+
+    dataset: Literal["shapes", "folder", "awa1", "awa2", "cub", "sun", "apy", "flo"]
+    out: Path
+    root: Path | None = None
+    images: Path | None = None
+    backbone: str = "efficientnet_lite0"
+    backbone_weights: str | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float16", "float32"] = "float16"
+    batch_size: int = 32
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    class_embeddings: str = "att"
+    skip_bad_images: bool = False
+    data_seed: int = 0
+    distractors: int = 2
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size is {self.batch_size}; wanted a number above 0")
+        if self.dataset in KNOWN and self.images is None:
+            raise UserError(f"--dataset {self.dataset} needs --images DIR, the folder of its pictures")
+
+
+def extract(settings: Settings, console: Console | None = None) -> Path:
+    """Make the file, or finish it. Returns its path.
+
+    Raises:
+        UserError: anything wrong with data set, backbone, pictures or the file in its place.
+    """
+    console = console or Console()
+    data = find_dataset(Sources(**{k: getattr(settings, k) for k in Sources._fields if hasattr(settings, k)}))
+    assert data.images is not None, "every data set of this command has pictures"
+    backbone = load_backbone(settings.backbone, settings.backbone_weights)
+    if settings.precision == "bfloat16":
+        backbone.trunk.to(torch.bfloat16)
+    original = None
+    if settings.dataset in KNOWN and settings.root is not None:
+        original = original_attributes(settings.dataset, settings.root)
+    if partial_path(settings.out).exists():
+        console.print(f"going on with {partial_path(settings.out)}", highlight=False)
+    with progress_bars(console) as progress:
+        task = progress.add_task("features", total=len(data.images))
+        rate = Rate()
+
+        def hear(pictures: int) -> None:
+            speed = rate(pictures)
+            words = f"features, {speed:.1f} images/s" if speed else "features"
+            progress.update(task, advance=pictures, description=words)
+
+        extract_features(
+            data.images,
+            backbone,
+            settings.out,
+            fingerprint=data.fingerprint,
+            weights=settings.backbone_weights,
+            dtype=settings.dtype,
+            arrays=dataset_arrays(data, original),
+            batch_size=settings.batch_size,
+            device=_device(settings.device),
+            progress=hear,
+        )
+        progress.update(task, completed=len(data.images))
+    console.print(
+        f"{settings.out}: feature maps of {len(data.images)} pictures{rate.words()}", highlight=False
+    )
+    return settings.out
+
+
+class Rate:
+    """Pictures a second; the first batch, or what an earlier run had done, does not count."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._pictures, self._last = 0, 0.0
+
+    def __call__(self, pictures: int) -> float:
+        now = time.perf_counter()
+        if self._start is None:
+            self._start = now
+            return 0.0
+        self._pictures += pictures
+        self._last = self._pictures / (now - self._start)
+        return self._last
+
+    def words(self) -> str:
+        return f", {self._last:.1f} images/s" if self._last else ""
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        if name != "cpu" and not getattr(torch, name).is_available():
+            raise UserError(f"--device {name}: PyTorch finds none on this machine")
+        return name
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu"
+
+
+@exits_with_message
+def main(arguments: list[str] | None = None) -> None:
+    extract(parse(Settings, arguments, "python -m fastzsl.extract", DESCRIPTION))
+
+
+if __name__ == "__main__":
+    main()
