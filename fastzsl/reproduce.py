@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from fastzsl.cli import parse, progress_bars
+from fastzsl.data.xlsa17 import KNOWN
 from fastzsl.errors import UserError, exits_with_message, nearest
 from fastzsl.experiments.campaign import Campaign, Cell, collect, make_cell, make_cells, seeded, trials_of
 from fastzsl.experiments.report import write_experiment_report
@@ -42,6 +43,9 @@ class Settings:
     Args:
         datasets: any of shapes, folder, awa1, awa2, cub, sun, apy, flo.
         root: folder of the data; for "folder" itself, for the benchmarks the one that holds them.
+        features: folder with NAME.h5 for each benchmark, feature maps as `python -m fastzsl.extract` makes
+            them; without it they are the pooled features of res101.mat, on which attention has nothing to
+            choose from.
         out: where everything is left.
         seeds: repetitions. On shapes each has classes and pictures of its own.
         first_seed: of the repetitions.
@@ -57,6 +61,7 @@ class Settings:
 
     datasets: tuple[str, ...] = ("shapes",)
     root: Path | None = None
+    features: Path | None = None
     out: Path = Path("runs/reproduce")
     seeds: int = 3
     first_seed: int = 0
@@ -83,7 +88,7 @@ def reproduce(settings: Settings, console: Console | None = None) -> Campaign:
     """
     console = console or Console()
     base = base_config(settings)
-    sources = [(name, source_config(base, name, settings.root)) for name in settings.datasets]
+    sources = [(name, source_config(base, name, settings)) for name in settings.datasets]
     variants = find_variants(settings.variants)
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     cells = make_cells(sources, variants, seeds, settings.splits == "random")
@@ -144,6 +149,8 @@ def base_config(settings: Settings) -> Config:
         name, sign, value = item.partition("=")
         if not sign or name not in vars(config):
             raise UserError(f"--set {item}: wanted NAME=VALUE{nearest(name, list(vars(config)))}")
+        if name in ("root", "images", "features", "out"):
+            raise UserError(f"--set {item}: give --{name} itself")
         changes[name] = yaml.safe_load(value)
         if isinstance(changes[name], str) and not isinstance(getattr(config, name), str | None):
             try:  # YAML reads 1e-3 as text
@@ -153,7 +160,7 @@ def base_config(settings: Settings) -> Config:
     return replace(config, out=None, resume=False, **changes)
 
 
-def source_config(base: Config, name: str, root: Path | None) -> Config:
+def source_config(base: Config, name: str, settings: Settings) -> Config:
     """The configuration for one data set.
 
     Raises:
@@ -162,11 +169,13 @@ def source_config(base: Config, name: str, root: Path | None) -> Config:
     known = list(typing.get_args(typing.get_type_hints(Config)["dataset"]))
     if name not in known:
         raise UserError(f"--datasets: there is no {name}{nearest(name, known)} (known: {', '.join(known)})")
-    return replace(base, dataset=name, root=None if name == "shapes" else root)  # type: ignore[arg-type]
+    root = None if name == "shapes" else settings.root
+    features = settings.features / f"{name}.h5" if settings.features and name in KNOWN else base.features
+    return replace(base, dataset=name, root=root, features=features)  # type: ignore[arg-type]
 
 
 def _source(config: Config) -> tuple[Any, ...]:
-    return (config.dataset, config.root, config.distractors, config.data_seed, config.backbone)
+    return (config.dataset, config.root, config.features, config.distractors, config.data_seed)
 
 
 def _distractor_cells(sources: list[tuple[str, Config]], settings: Settings, seeds: range) -> list[Cell]:

@@ -10,11 +10,13 @@ from fastzsl.backbones import Backbone, load_backbone
 from fastzsl.cli import parse, progress_bars
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import exits_with_message
+from fastzsl.info import gather
 from fastzsl.model import AttendedAutoencoder
 from fastzsl.protocol.calibration import choose_gamma
 from fastzsl.protocol.metrics import TestScores, evaluate
 from fastzsl.protocol.scoring import localisation, test_scores
 from fastzsl.report.figures import accuracy_figure, attention_figure
+from fastzsl.report.html import write_run_report
 from fastzsl.report.table import print_results
 from fastzsl.training.config import Config, load_config
 from fastzsl.training.launch import launch
@@ -124,18 +126,16 @@ def _report(
     scores = test_scores(model, data)
     results = evaluate(scores, gamma)
     where = localisation(model, data, data.test_unseen)
-    run.save_json(
-        run.results,
-        {
-            **results.as_dict(),
-            "attention_on_object": where.hits if where else None,
-            "gamma_chosen_on": f"{config.gamma_folds} problems of held-out seen classes, training pictures only",
-            "settings_chosen_on": "the defaults or the command line; nothing here was chosen on test pictures",
-        },
-    )
+    chosen_on = {
+        "gamma_chosen_on": f"{config.gamma_folds} problems of held-out seen classes, training pictures only",
+        "settings_chosen_on": "the defaults or the command line; nothing here was chosen on test pictures",
+    }
+    hits = where.hits if where else None
+    run.save_json(run.results, {**results.as_dict(), "attention_on_object": hits, **chosen_on})
     accuracy_figure(data, scores, gamma, run.accuracy_figure)
     if model.pooling == "attention":
         attention_figure(model, data, scores, run.attention_figure)
+    write_run_report(run, model, data, config, scores, results, where, chosen_on, gather())
     print_results(results, where, data, console)
     console.print(f"run folder: {run.path}", highlight=False)
 

@@ -81,15 +81,11 @@ def gamma_curve(scores: TestScores, gamma: float) -> Figure:
     ):
         axes.stairs(100 * values.numpy(), edges, baseline=None, color=colour, label=name, linewidth=1.8)
     axes.axvline(gamma, color="black", linewidth=0.9, linestyle="--")
-    axes.annotate(
-        f" chosen {gamma:.3f}", (gamma, 0.02), xycoords=("data", "axes fraction"), fontsize=9, rotation=90,
-        va="bottom", ha="right",
-    )  # fmt: skip
     axes.set(
         xlim=(low, high), ylim=(0, 100), xlabel="gamma, added to the scores of unseen classes",
-        ylabel="accuracy per class (%)",
+        ylabel="accuracy per class (%)", title=f"dashed: the chosen gamma, {gamma:.3f}",
     )  # fmt: skip
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside lower center")
     return _clean(figure)
 
 

@@ -209,11 +209,9 @@ def results_table(results: Results, where: Localisation | None, data: ZeroShotDa
         ["U", percent(results.U), f"new classes, choice among all, gamma = {results.gamma:.4f}"],
         ["S", percent(results.S), f"known classes, choice among all, gamma = {results.gamma:.4f}"],
         ["H", percent(results.H), "harmonic mean of U and S"],
-        [
-            "U, S, H at gamma = 0",
-            " · ".join(map(percent, (results.U0, results.S0, results.H0))),
-            "without gamma",
-        ],
+        ["U, no gamma", percent(results.U0), "the same with gamma = 0"],
+        ["S, no gamma", percent(results.S0), "the same with gamma = 0"],
+        ["H, no gamma", percent(results.H0), "the same with gamma = 0"],
         ["AUSUC", f"{results.AUSUC:.3f}", "area under S over U for every gamma, from 0 to 1"],
         ["chance", percent(1 / len(data.unseen)), "T1 of guessing"],
     ]

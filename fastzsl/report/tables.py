@@ -31,8 +31,15 @@ class Table:
     rows: list[list[str]] = field(default_factory=list)
     marked: frozenset[int] = frozenset()
 
+    @property
+    def words(self) -> set[int]:
+        """Columns that hold words, not figures: aligned to the left."""
+        columns = [[row[i] for row in self.rows] for i in range(len(self.header))]
+        return {0} | {i for i, cells in enumerate(columns) if sum(map(_is_figure, cells)) <= len(cells) / 2}
+
     def markdown(self) -> str:
-        lines = ["| " + " | ".join(self.header) + " |", "|---|" + "---:|" * (len(self.header) - 1)]
+        rule = ["---" if i in self.words else "---:" for i in range(len(self.header))]
+        lines = ["| " + " | ".join(self.header) + " |", "|" + "|".join(rule) + "|"]
         lines += ["| " + " | ".join(_markdown(c) for c in row) + " |" for row in self.rows]
         return f"{self.caption}\n\n" + "\n".join(lines) + "\n"
 
@@ -44,7 +51,7 @@ class Table:
         return text.getvalue()
 
     def latex(self) -> str:
-        columns = "l" + "r" * (len(self.header) - 1)
+        columns = "".join("l" if i in self.words else "r" for i in range(len(self.header)))
         body = [" & ".join(_latex(c) for c in row) + r" \\" for row in (self.header, *self.rows)]
         return "\n".join(
             [
@@ -58,6 +65,10 @@ class Table:
         """`<name>.md`, `<name>.csv` and `<name>.tex`."""
         for ending, text in (("md", self.markdown()), ("csv", self.csv()), ("tex", self.latex())):
             write_text_atomically(folder / f"{self.name}.{ending}", text)
+
+
+def _is_figure(cell: str) -> bool:
+    return not cell or cell == "-" or cell[0] in "+-0123456789"
 
 
 def _markdown(cell: str) -> str:
@@ -75,9 +86,9 @@ def _latex(cell: str) -> str:
 
 def print_table(table: Table, console: Console) -> None:
     """A table on the terminal, the marked rows dimmed."""
-    printed = Printed(title=table.caption, title_justify="left", show_lines=False)
+    printed = Printed(title=table.caption, title_justify="left")
     for i, name in enumerate(table.header):
-        printed.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+        printed.add_column(name, justify="left" if i in table.words else "right", overflow="fold")
     for i, row in enumerate(table.rows):
         printed.add_row(*row, style="dim" if i in table.marked else None)
     console.print(printed)
