@@ -14,7 +14,7 @@ import triton.language as tl
 @triton.jit
 def scores_rows(
     grad_scores, attention, values, gram_mix, grad_logits, grad_values, weighted,
-    B, C, stride_gb, stride_gc, scale, boost,
+    B, C, stride_gb, stride_gc, scale,
     REGIONS: tl.constexpr, COSINE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """With u_bct = k_c . v_bt, and for the cosine |e_bc|^2 = A G A^T where G = V V^T and `gram_mix` = A G:
@@ -22,8 +22,6 @@ def scores_rows(
     dot      dA = g u                          cosine   dA = g/|e| (u - s/|e| A G)        (k_c of length one)
              dU = A g                                   dU = A g/|e|,  weighted = A g s/|e|^2
     both     dS = scale A (dA - sum_t A dA)
-
-    weighted is written `boost` times too large: in float16, A^T weighted would otherwise be subnormal.
     """
     rows = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     r_live = rows < B * C.to(tl.int64)
@@ -45,7 +43,7 @@ def scores_rows(
         pull = tl.where(norm > 1e-12, tl.sum(a * u, 1) * inverse * inverse, 0.0)
         g *= inverse
         u -= pull[:, None] * mix
-        weighted_row = a * (g * pull * boost)[:, None]
+        weighted_row = a * (g * pull)[:, None]
         tl.store(weighted + batch_first, weighted_row.to(weighted.dtype.element_ty), live)
     grad_value = a * g[:, None]
     # Rounded attention does not sum to one exactly; divided by its sum, the logits' gradient does not drift.

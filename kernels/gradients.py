@@ -50,19 +50,15 @@ def scores_backward_rows(
     """([dS, dU] stacked (2, C, B, T), weighted (B, C, T) or empty); backward.scores_rows says how."""
     B, C, T = attention.shape
     stacked = empty((2, C, B, T), attention)
-    weighted = empty((B, C, T) if gram_mix is not None else (0,), attention)
+    small = attention if gram_mix is None else gram_mix
+    weighted = empty((0,) if gram_mix is None else (B, C, T), attention, small.dtype)
     _rows_launch(
         scores_rows, attention.contiguous(), grad_scores=grad_scores, values=values.contiguous(),
         gram_mix=attention if gram_mix is None else gram_mix.contiguous(), COSINE=gram_mix is not None,
         grad_logits=stacked[0], grad_values=stacked[1], weighted=weighted,
-        stride_gb=grad_scores.stride(0), stride_gc=grad_scores.stride(1), scale=scale, boost=_boost(T),
+        stride_gb=grad_scores.stride(0), stride_gc=grad_scores.stride(1), scale=scale,
     )  # fmt: skip
     return stacked, weighted
-
-
-def _boost(regions: int) -> float:
-    """A power of two near T, and near 1 / the attention of one region."""
-    return float(configs.power_of_two(regions))
 
 
 def _flat(regions: Tensor) -> Tensor:
@@ -165,15 +161,16 @@ def projected_gradients(
     unit = F.normalize(embeddings.float(), dim=1).to(embeddings.dtype) if cosine else embeddings
     turned = projected.transpose(1, 2)
     values = torch.bmm(unit.expand(B, C, m), turned)
-    gram_mix = torch.bmm(attention, torch.bmm(projected, turned)) if cosine else None
+    gram_mix = _gram_mix(attention, projected) if cosine else None
     stacked, weighted = scores_backward_rows(grad_scores, attention, values, gram_mix, scale)
     both = stacked.view(2, C, B * T)
 
     if needs[0] or needs[2] or needs[3]:
         grad_projected = torch.mm(both[1].t(), unit)
         if cosine:
-            mixer = torch.bmm(attention.transpose(1, 2), weighted)
-            grad_projected.view(B, T, m).baddbmm_(mixer, projected, alpha=-1 / _boost(T))
+            mixer = torch.bmm(attention.transpose(1, 2).to(weighted.dtype), weighted)
+            pulled = torch.bmm(mixer, projected.to(mixer.dtype)).view(B * T, m)
+            grad_projected = (grad_projected - pulled).to(projected.dtype)
         if needs[0]:
             grads[0] = torch.addmm(torch.mm(both[0].t(), queries), grad_projected, weight).view(B, T, D)
         if needs[2]:
@@ -187,6 +184,13 @@ def projected_gradients(
         if cosine:
             grads[4] = _through_normalize(grads[4], embeddings)
     return grads
+
+
+def _gram_mix(attention: Tensor, projected: Tensor) -> Tensor:
+    """A G (B, C, T) with G = V V^T; float32 for float16, whose range |v|^2 and 1/|e|^2 would leave."""
+    if projected.dtype == torch.float16:
+        attention, projected = attention.float(), projected.float()
+    return torch.bmm(attention, torch.bmm(projected, projected.transpose(1, 2)))
 
 
 def _through_normalize(grad_unit: Tensor, rows: Tensor) -> Tensor:

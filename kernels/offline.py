@@ -49,7 +49,7 @@ MATRIX_INSTRUCTION = {
     "sm_100": r"\btcgen05\.mma\.\S+",
     "gfx942": r"\bv_mfma_\w+",
 }
-_FLOAT32_OUTPUTS = {"peaks"}
+_FLOAT32 = {"bf16": {"peaks"}, "fp16": {"peaks", "gram_mix", "weighted"}, "fp32": set()}
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,14 @@ class Case:
 @dataclass(frozen=True)
 class Report:
     """What the compiler says of one kernel: per-thread registers, spilled bytes (NVIDIA) or registers (AMD),
-    bytes of shared memory, and the distinct matrix instructions."""
+    bytes of shared memory, the distinct matrix instructions, and the bytes that asynchronous copies move at a
+    time (NVIDIA)."""
 
     registers: int
     spills: int
     shared: int
     instructions: frozenset[str]
+    copies: frozenset[int]
 
 
 def cases(
@@ -121,14 +123,14 @@ def compile_case(case: Case, kernel: Any = None) -> Any:
             signature[name] = "constexpr"
         elif name in ("stride_xd", "stride_yd", "stride_gc"):
             signature[name], constants[name] = "constexpr", 1
-        elif name in ("scale", "log2_scale", "boost"):
+        elif name in ("scale", "log2_scale"):
             signature[name] = "fp32"
         elif name.startswith("stride") or name in ("B", "C", "D", "DV"):
             signature[name] = "i32"
             if name not in ("B", "C", "stride_gb"):
                 hints[(index,)] = [["tt.divisibility", 16]]
         else:
-            signature[name] = "*fp32" if name in _FLOAT32_OUTPUTS else f"*{case.element}"
+            signature[name] = "*fp32" if name in _FLOAT32[case.element] else f"*{case.element}"
             hints[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, constants, hints)
     options = {"num_warps": case.warps, "num_stages": case.stages}
@@ -147,7 +149,8 @@ def report(case: Case) -> Report:
         log = _assemble(text, case.target)
         spills = sum(int(n) for n in re.findall(r"(\d+) bytes spill", log))
         registers = max(int(n) for n in re.findall(r"Used (\d+) registers", log))
-    return Report(registers, spills, compiled.metadata.shared, found)
+    copies = re.findall(r"cp\.async\.c[ag]\.shared\.global \[[^]]*\], \[[^]]*\], 0x(\w+)", text)
+    return Report(registers, spills, compiled.metadata.shared, found, frozenset(int(n, 16) for n in copies))
 
 
 def _assemble(ptx: str, target: str) -> str:

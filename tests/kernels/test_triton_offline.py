@@ -44,12 +44,25 @@ def test_compilers_report(build: tuple[str, str, tuple[int, ...], bool]) -> None
             f"{case} wants {report.shared} B of shared memory"
         )
         if not case.kernel.endswith("_rows"):
+            if target.startswith("sm_"):
+                assert 16 in report.copies, f"{case} does not load ahead of its products, 16 bytes at a time"
+                # TF32 wants the value rows transposed in shared memory, which takes four-byte copies.
+                least = 4 if element == "fp32" else 8
+                assert min(report.copies) >= least, f"{case} copies {min(report.copies)} bytes at a time"
             if tf32:
                 assert report.instructions, f"{case} has no matrix instruction"
             key = case.kernel, case.constants["REGIONS"]
             smallest[key] = min(report.shared, smallest.get(key, report.shared))
     for (kernel, T), shared in smallest.items():
         assert shared <= configs.SMALL_SHARED_LIMIT, f"no tile of {kernel} at T={T} fits a small card"
+
+
+@pytest.mark.parametrize(("kernel", "barriers"), [("attend_tiled", 3), ("prototype_tiled", 1)])
+def test_barriers_stand_between_writing_and_reading_scratch(kernel: str, barriers: int) -> None:
+    # The interpreter runs a program as one thread, so it cannot miss them.
+    for target in ("sm_90", "gfx942"):
+        case = next(c for c in offline.cases(target, regions=(196,)) if c.kernel == kernel)
+        assert offline.compile_case(case).asm["ttgir"].count("ttg.barrier all") == barriers
 
 
 def test_a_spill_is_noticed() -> None:

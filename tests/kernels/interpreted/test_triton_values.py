@@ -36,6 +36,11 @@ def test_values_and_gradients_are_as_close_to_float64_as_eager(case: Case) -> No
     assert failures(launch, gradients, case, seed) == []
 
 
+def test_long_projected_regions_do_not_overflow_float16() -> None:
+    # |v|^2 is near 10^5 here: a Gram matrix in float16 would be infinite, and 1/|e|^2 would vanish.
+    assert failures(launch, gradients, Case(2, 49, 20, 64, 64, half, size=30.0), 0, "cosine") == []
+
+
 def test_sharp_attention_does_not_overflow() -> None:
     # Logits of several hundred: exp without the maximum taken off would be infinite in float32.
     assert failures(launch, gradients, Case(2, 49, 20, 64, 8, scale=60.0), 0, "attention") == []

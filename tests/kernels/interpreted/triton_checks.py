@@ -21,8 +21,11 @@ NAMES = ("regions", "queries", "weight", "bias", "embeddings")
 
 
 class Case(NamedTuple):
-    """Shapes in the letters of the ops; layout "bdt" is a flattened conv map, "gap" has padding after each
-    row."""
+    """Shapes in the letters of the ops.
+
+    layout "bdt" is a flattened conv map, "gap" has padding after each row; size multiplies the decoder, and so
+    the projected regions.
+    """
 
     B: int
     T: int
@@ -32,6 +35,7 @@ class Case(NamedTuple):
     dtype: torch.dtype = torch.float32
     layout: str = "btd"
     scale: float = 0.7
+    size: float = 1.0
 
 
 def fenced(tensor: Tensor) -> Tensor:
@@ -43,11 +47,11 @@ def fenced(tensor: Tensor) -> Tensor:
 
 def inputs(case: Case, seed: int) -> list[Tensor]:
     """[regions, queries, weight, bias, embeddings, grad of the scores, of X~, of A]."""
-    B, T, C, d, m, dtype, layout, _ = case
+    B, T, C, d, m, dtype, layout, _, size = case
     g = torch.Generator().manual_seed(seed)
 
-    def normal(*shape: int, size: float = 1.0) -> Tensor:
-        return fenced((torch.randn(shape, generator=g) * size).to(dtype))
+    def normal(*shape: int, spread: float = 1.0) -> Tensor:
+        return fenced((torch.randn(shape, generator=g) * spread).to(dtype))
 
     if layout == "bdt":
         regions = normal(B, d, T).transpose(1, 2)
@@ -57,9 +61,9 @@ def inputs(case: Case, seed: int) -> list[Tensor]:
         regions = normal(B, T, d)
     return [
         regions,
-        normal(C, d, size=2 * d**-0.5),
-        normal(m, d, size=d**-0.5),
-        normal(m),
+        normal(C, d, spread=2 * d**-0.5),
+        normal(m, d, spread=size * d**-0.5),
+        normal(m, spread=size),
         normal(C, m),
         normal(B, C),
         normal(B, C, d),
