@@ -1,0 +1,147 @@
+"""The few collectives that sharding needs, with their gradients, and a count of what they move.
+
+Each is the other's adjoint: the gradient of a gather is a scattered sum, that of using one tensor everywhere
+is a sum over the processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Group = dist.ProcessGroup | None
+"""None is the default group of all processes."""
+
+
+@dataclass
+class Traffic:
+    """Bytes that one process must send in the collectives made so far, by the ring algorithms' count.
+
+    An all-reduce of n bytes over P processes sends 2n(P-1)/P; a gather to n bytes, or a scattered sum of n
+    bytes, n(P-1)/P: the least that any algorithm can do.
+    """
+
+    sent: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        return sum(self.sent.values())
+
+    def add(self, kind: str, sent: float) -> None:
+        self.sent[kind] = self.sent.get(kind, 0.0) + sent
+        self.calls[kind] = self.calls.get(kind, 0) + 1
+
+
+_counters: list[Traffic] = []
+
+
+@contextmanager
+def traffic() -> Iterator[Traffic]:
+    """Count the collectives of this process inside the block, those of the backward pass included."""
+    counter = Traffic()
+    _counters.append(counter)
+    try:
+        yield counter
+    finally:
+        _counters.remove(counter)
+
+
+def _count(kind: str, numbers: int, dtype_size: int, group: Group) -> None:
+    processes = dist.get_world_size(group)
+    rounds = 2 if kind == "all_reduce" else 1
+    for counter in _counters:
+        counter.add(kind, rounds * numbers * dtype_size * (processes - 1) / processes)
+
+
+def all_reduce(tensor: Tensor, group: Group = None, op: Any = dist.ReduceOp.SUM) -> Tensor:
+    """The sum (or `op`) over the processes, a new tensor, outside autograd."""
+    reduced = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(reduced, op, group)
+    _count("all_reduce", reduced.numel(), reduced.element_size(), group)
+    return reduced
+
+
+def all_gather(tensor: Tensor, group: Group = None) -> Tensor:
+    """Every process's tensor, all of one shape, concatenated along the first dimension, outside autograd."""
+    tensor = tensor.detach().contiguous()
+    gathered = tensor.new_empty(dist.get_world_size(group) * tensor.shape[0], *tensor.shape[1:])
+    dist.all_gather_into_tensor(gathered, tensor, group)
+    _count("all_gather", gathered.numel(), gathered.element_size(), group)
+    return gathered
+
+
+def reduce_scatter(tensor: Tensor, group: Group = None) -> Tensor:
+    """This process's equal slice (first dimension) of the sum over the processes, outside autograd."""
+    tensor = tensor.detach().contiguous()
+    own = tensor.new_empty(tensor.shape[0] // dist.get_world_size(group), *tensor.shape[1:])
+    dist.reduce_scatter_tensor(own, tensor, group=group)
+    _count("reduce_scatter", tensor.numel(), tensor.element_size(), group)
+    return own
+
+
+class _Everywhere(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return all_reduce(grad, ctx.group), None
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return all_gather(tensor, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return reduce_scatter(grad, ctx.group), None
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
+        return all_reduce(tensor, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None  # the sum is used alike by every process, which each hold its whole gradient
+
+
+def everywhere(tensor: Tensor, group: Group = None) -> Tensor:
+    """A tensor that all processes hold alike and each uses with its own shard: its gradient is their sum."""
+    return _Everywhere.apply(tensor, group)
+
+
+def gathered(tensor: Tensor, group: Group = None) -> Tensor:
+    """All processes' rows, each process's gradient summed back to the rows' owner."""
+    return _Gathered.apply(tensor, group)
+
+
+def summed(tensor: Tensor, group: Group = None) -> Tensor:
+    """The sum of what each process has of a value that all then use alike."""
+    return _Summed.apply(tensor, group)
+
+
+def sum_gradients(parameters: Iterable[Tensor], group: Group = None) -> None:
+    """Sum the gradients of parameters that all processes hold alike but each used on its own classes.
+
+    The encoder is one: h_e(K) is computed for a process's own rows of K. Call it once after `backward`. All
+    gradients travel in one all-reduce.
+    """
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return
+    total = all_reduce(torch.cat([grad.flatten() for grad in grads]), group)
+    for grad, part in zip(grads, total.split([grad.numel() for grad in grads])):
+        grad.copy_(part.view_as(grad))
