@@ -1,0 +1,140 @@
+"""Unpack an archive of a stranger: nothing outside the folder, no links, no more bytes than agreed."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from fastzsl.errors import UserError
+
+BLOCK = 1 << 20
+MOST_ENTRIES = 2_000_000
+LONGEST_HEADER = 1 << 20
+
+
+class Entry(NamedTuple):
+    """One file of an archive."""
+
+    name: str
+    size: int
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+def unpack(
+    archive: Path, folder: Path, *, most_bytes: int, progress: Callable[[int], None] = lambda n: None
+) -> int:
+    """Unpack a .zip, .tar, .tgz or .tar.gz below `folder`; returns the number of files.
+
+    Only plain files are made. Everything goes to a folder of its own first and is moved when all of it is
+    there.
+
+    Args:
+        most_bytes: the most that the archive may unpack to; counted as bytes are written, whatever it claims.
+        progress: hears of the bytes written since the last call.
+
+    Raises:
+        UserError: damaged; a path that leaves the folder; a link or device; too many files or bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    written = files = 0
+    try:
+        for entry in _entries(archive):
+            files += 1
+            target = new / _safe_name(archive, entry.name)
+            if files > MOST_ENTRIES or written + entry.size > most_bytes:
+                raise UserError(
+                    f"{archive}: unpacks to more than {most_bytes:,} bytes or {MOST_ENTRIES:,} files"
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with entry.open() as source, open(target, "xb") as file:
+                while block := source.read(BLOCK):
+                    written += len(block)
+                    if written > most_bytes:
+                        raise UserError(f"{archive}: unpacks to more than {most_bytes:,} bytes")
+                    file.write(block)
+                    progress(len(block))
+        _move_into(new, folder)
+    except UserError:
+        raise
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{archive}: two files of the name {error.filename}") from None
+    except OSError as error:
+        if error.filename or error.errno:
+            raise
+        raise UserError(f"{archive}: damaged ({error})") from None
+    except Exception as error:  # zip, zlib, lzma and tar each have their own
+        said = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise UserError(f"{archive}: damaged ({said})") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return files
+
+
+def _entries(archive: Path) -> Iterator[Entry]:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    raise UserError(
+                        f"{archive}: {info.filename} is a link or a device; only files are unpacked"
+                    )
+                if info.flag_bits & 1:
+                    raise UserError(f"{archive}: {info.filename} is encrypted")
+                if not info.is_dir():
+                    yield Entry(info.filename, info.file_size, partial(packed.open, info))
+        return
+    with tarfile.open(archive, "r|*", tarinfo=_ShortHeaders) as tape:  # read once from the start
+        for member in tape:
+            if member.isdir():
+                continue
+            if not member.isreg():
+                raise UserError(f"{archive}: {member.name} is a link or a device; only files are unpacked")
+            source = tape.extractfile(member)
+            assert source is not None, "a plain file has content"
+            yield Entry(member.name, member.size, partial(_as_it_is, source))
+
+
+def _as_it_is(source: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    return nullcontext(source)
+
+
+class _ShortHeaders(tarfile.TarInfo):
+    """Refuses long names and extended headers of megabytes, which `tarfile` would read into memory."""
+
+    def _proc_member(self, tape: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and not self.isdir() and self.size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tape)  # type: ignore[misc,no-any-return]
+
+
+def _safe_name(archive: Path, name: str) -> PurePosixPath:
+    """The entry's path below the folder, or `UserError` if it would be anywhere else."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    parts = [part for part in path.parts if part != "."]
+    bad = path.is_absolute() or ".." in parts or not parts or any(":" in p or "\0" in p for p in parts[:1])
+    if bad or len(name) > 1000:
+        raise UserError(f"{archive}: {name[:100]!r} would leave the folder")
+    return PurePosixPath(*parts)
+
+
+def _move_into(new: Path, folder: Path) -> None:
+    """Move a tree into another, file by file where folders exist already; links on the way are refused."""
+    for item in sorted(new.iterdir()):
+        target = folder / item.name
+        if target.is_symlink():
+            raise UserError(f"{target} is a link; remove it, nothing is unpacked through links")
+        if item.is_dir() and target.is_dir():
+            _move_into(item, target)
+        else:
+            item.replace(target)
