@@ -6,7 +6,12 @@
 
 from __future__ import annotations
 
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
+
+# In the repository's own folder `python -m fastzsl.train` imports this source tree; the compiled module and the
+# Triton kernels are then found in the installed package.
+__path__ = extend_path(__path__, __name__)
 
 from fastzsl import losses, ops
 from fastzsl.model import AttendedAutoencoder, FusedDenseAttention
