@@ -65,7 +65,7 @@ void attention_backward(const Kernels& k, const AttendGrad& c) {
                 int64_t count = std::min(pooled_columns, x.d - j);
                 pack_values(gemm, values, j, count, n, base + at_values);
                 gemm.multiply(n, base + at_weights, base + at_values, x.T, count, d_regions.rows() + i * x.T * x.d + j, x.d,
-                              from ? Store::add : Store::replace);
+                              from ? Store::add : Store::replace, chain_of(n), nullptr);
             }
         });
         if (c.d_regions)  // dS^T H

@@ -171,6 +171,27 @@ inline vf load_part(const float* p, int count) {
     return load(lanes);
 }
 
+// Spreads the fetching of `ahead` over the register tiles of a product: all at once would crowd out its own loads.
+class Fetch {
+public:
+    Fetch(const Ahead* ahead, int64_t tiles) : ahead_(ahead) {
+        if (!ahead) return;
+        lines_ = (ahead->bytes + 63) / 64;
+        each_ = (ahead->count * lines_ + tiles - 1) / tiles;
+    }
+    void some() {
+        if (!ahead_) return;
+        for (int64_t i = 0; i < each_ && run_ < ahead_->count; i++) {
+            __builtin_prefetch(ahead_->data + run_ * ahead_->stride + line_ * 64, 0, 2);
+            if (++line_ == lines_) line_ = 0, run_++;
+        }
+    }
+
+private:
+    const Ahead* ahead_;
+    int64_t lines_ = 0, each_ = 0, run_ = 0, line_ = 0;
+};
+
 struct MultiplyAdd {
     static vf step(vf sum, vf a, vf b) { return sum + a * b; }
 };
@@ -257,16 +278,23 @@ struct Table {
 
 // STEPS: how many of k's steps one element of a panel holds.
 template <typename Op, int STEPS>
-void multiply(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc, Store store) {
+void multiply(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc, Store store,
+              int64_t chain, const Ahead* ahead) {
     static const Table<Op> tiles;
+    Fetch fetch(ahead, (m + MR - 1) / MR * ((n + NR - 1) / NR));
     const float *a = static_cast<const float*>(pa), *b = static_cast<const float*>(pb);
     k = (k + STEPS - 1) / STEPS;
+    chain /= STEPS;
+    if (store == Store::stream && k > chain) store = Store::replace;
     if (store == Store::stream && ((reinterpret_cast<uintptr_t>(c) | uintptr_t(ldc * 4)) & (W * 4 - 1))) store = Store::replace;
     for (int64_t i = 0; i < m; i += MR) {
         int rows = m - i < MR ? int(m - i) : MR;
         for (int64_t j = 0; j < n; j += NR) {
             int64_t columns = n - j < NR ? n - j : NR;
-            tiles.at[rows - 1][columns > W](k, a + i * k, b + j * k, c + i * ldc + j, ldc, columns, store);
+            fetch.some();
+            for (int64_t p = 0; p < k; p += chain)
+                tiles.at[rows - 1][columns > W](k - p < chain ? k - p : chain, a + i * k + p * MR, b + j * k + p * NR,
+                                                c + i * ldc + j, ldc, columns, p ? Store::add : store);
         }
     }
 }
@@ -351,11 +379,16 @@ void dots(int64_t n, const float* x, const float* y, float* xy, float* xx) {
 }
 
 void softmax_grad(int64_t t, const float* a, const float* grad, float scale, float* out) {
-    float mean, unused;
+    // The mean is taken twice: the first takes away what all of grad has in common, the second what the rounding of the
+    // first, and of a's sum to one, has left. Otherwise out would not sum to zero, and regions have a large common part.
+    float mean, rest, unused;
     dots(t, grad, a, &mean, &unused);
     int64_t i = 0;
-    for (; i + W <= t; i += W) put(out + i, load(a + i) * scale * (load(grad + i) - mean));
-    for (; i < t; i++) out[i] = a[i] * scale * (grad[i] - mean);
+    for (; i + W <= t; i += W) put(out + i, load(grad + i) - mean);
+    for (; i < t; i++) out[i] = grad[i] - mean;
+    dots(t, out, a, &rest, &unused);
+    for (i = 0; i + W <= t; i += W) put(out + i, load(a + i) * scale * (load(out + i) - rest));
+    for (; i < t; i++) out[i] = a[i] * scale * (out[i] - rest);
 }
 
 template <typename Out, typename Convert>

@@ -13,6 +13,12 @@ inline int64_t size_of(DType type) { return type == DType::f32 ? 4 : 2; }
 // to stay there).
 enum class Store : int { replace, add, stream };
 
+// Memory that will be read next: `count` runs of `bytes`, `stride` bytes apart, to be fetched while a product runs.
+struct Ahead {
+    const char* data;
+    int64_t stride, count, bytes;
+};
+
 // A matrix product on packed operands: C (m, n) = A (m, k) B (k, n), in float32.
 //   A is packed in panels of `mr` rows, B in panels of `nr` columns. A panel holds k rounded up to `ku` steps, each
 //   element `bytes` wide, so panel p starts at p * panel_bytes; its inner order is the instruction set's own affair.
@@ -26,8 +32,10 @@ struct Gemm {
                    int64_t steps);
     void (*pack_b)(void* panel, int first, const void* src, DType type, int64_t lane_stride, int64_t step_stride, int count,
                    int64_t steps);
-    // Writes exactly (m, n); no byte around it.
-    void (*multiply)(int64_t k, const void* a, const void* b, int64_t m, int64_t n, float* c, int64_t ldc, Store store);
+    // Writes exactly (m, n); no byte around it. No sum in a register runs over more than `chain` steps before it is added
+    // to C: short chains round less. `ahead` may be null.
+    void (*multiply)(int64_t k, const void* a, const void* b, int64_t m, int64_t n, float* c, int64_t ldc, Store store,
+                     int64_t chain, const Ahead* ahead);
 
     int64_t steps(int64_t k) const { return (k + ku - 1) / ku * ku; }
     int64_t panel_a(int64_t k) const { return steps(k) * mr * bytes; }

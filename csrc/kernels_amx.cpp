@@ -80,14 +80,17 @@ inline void write(float* c, int64_t ld) {
     _tile_stored(3, c + 16 * ld + 16, size_t(ld * 4));
 }
 
-void multiply_tiles(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc, Store store) {
+void multiply_tiles(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc, Store store,
+                    int64_t /* chain: these sums are of bfloat16 products */, const Ahead* ahead) {
     static const Shape shape;
+    Fetch fetch(ahead, (m + side - 1) / side * ((n + side - 1) / side));
     const uint32_t *a = static_cast<const uint32_t*>(pa), *b = static_cast<const uint32_t*>(pb);
     int64_t blocks = (k + 31) / 32, panel = blocks * 2 * tile_elements;
     _tile_loadconfig(&shape);
     for (int64_t i = 0; i < m; i += side) {
         for (int64_t j = 0; j < n; j += side) {
             float* to = c + i * ldc + j;
+            fetch.some();
             const bool whole = m - i >= side && n - j >= side;
             if (whole && store == Store::add)
                 read(to, ldc);

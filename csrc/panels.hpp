@@ -31,8 +31,12 @@ struct View {
     }
 };
 
+// The longest sum in registers for products of `steps` steps: as long as a block where the arithmetic must be fast; short
+// where there is little of it, because there PyTorch's own small products round less than one long chain does.
+inline int64_t chain_of(int64_t steps) { return steps > 1024 ? 256 : 64; }
+
 // Steps in a block: a block of A's panel stays in the first cache, one of B in the second.
-constexpr int64_t block_steps = 512;
+constexpr int64_t block_steps = 256;
 
 // B packed whole: for each block of steps all its panels, so that a block is one run of memory.
 class Packed {
@@ -89,6 +93,17 @@ inline void pack_regions(const Gemm& gemm, void* panel, const Regions& x, int64_
     }
 }
 
+// The regions that `pack_regions` will read, as far as they lie in one image or the images follow each other.
+inline Ahead ahead_of(const Regions& x, int64_t row, int64_t step, int count, int64_t steps) {
+    int64_t b = row / x.T, t = row % x.T, size = size_of(x.type);
+    if (b >= x.B || step >= x.d) return {nullptr, 0, 0, 0};
+    int64_t lanes = x.stride_b == x.T * x.stride_t ? std::min<int64_t>(count, x.B * x.T - row) : std::min<int64_t>(count, x.T - t);
+    steps = std::min(steps, x.d - step);
+    const char* data = static_cast<const char*>(x.at(b, t, step));
+    if (x.stride_d == 1) return {data, x.stride_t * size, lanes, steps * size};
+    return {data, x.stride_d * size, steps, lanes * size};
+}
+
 // Rows [row, row + rows) of the regions times a packed B, into c (rows, lanes of B). `panel` holds one A panel of a block.
 inline void regions_times(const Gemm& gemm, const Regions& x, int64_t row, int64_t rows, const Packed& b, float* c, int64_t ldc,
                           void* panel) {
@@ -96,8 +111,10 @@ inline void regions_times(const Gemm& gemm, const Regions& x, int64_t row, int64
         for (int64_t r = 0; r < rows; r += gemm.mr) {
             int count = int(std::min<int64_t>(gemm.mr, rows - r));
             pack_regions(gemm, panel, x, row + r, block * block_steps, count, b.block_size(block));
+            const bool last = r + gemm.mr >= rows;
+            Ahead next = ahead_of(x, row + (last ? 0 : r + gemm.mr), (block + last) * block_steps, gemm.mr, b.block_size(block));
             gemm.multiply(b.block_size(block), panel, b.block(block), count, b.lanes(), c + r * ldc, ldc,
-                          block ? Store::add : Store::replace);
+                          block ? Store::add : Store::replace, chain_of(x.d), next.count ? &next : nullptr);
         }
 }
 

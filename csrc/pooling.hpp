@@ -39,9 +39,9 @@ inline void pool_regions(const Kernels& kernels, const Gemm& gemm, const Regions
         int64_t count = std::min(pooled_columns, x.d - j);
         pack_values(gemm, view, j, count, x.T, values);
         if (type == DType::f32) {
-            gemm.multiply(x.T, attention, values, classes, count, static_cast<float*>(out) + j, ldo, store);
+            gemm.multiply(x.T, attention, values, classes, count, static_cast<float*>(out) + j, ldo, store, chain_of(x.T), nullptr);
         } else {
-            gemm.multiply(x.T, attention, values, classes, count, rows, pooled_columns, Store::replace);
+            gemm.multiply(x.T, attention, values, classes, count, rows, pooled_columns, Store::replace, chain_of(x.T), nullptr);
             for (int64_t i = 0; i < classes; i++)
                 kernels.convert(count, rows + i * pooled_columns, DType::f32, static_cast<uint16_t*>(out) + i * ldo + j, type);
         }

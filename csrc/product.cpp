@@ -48,7 +48,7 @@ void run(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const V
             for (int64_t r = 0; r < rows; r += high)
                 gemm.multiply(steps, packed.at(size_t(start(block) + r * gemm.panel_a(steps))), panel,
                               std::min(m - r * gemm.mr, high * gemm.mr), count, c + r * gemm.mr * ldc + first, ldc,
-                              block ? Store::add : store);
+                              block ? Store::add : store, chain_of(k), nullptr);
         }
     });
 }

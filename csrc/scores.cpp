@@ -171,14 +171,11 @@ private:
     void by_prototypes(int64_t i, int64_t block, float* logits, const Worker& w) {
         int64_t n = size(block);
         const float* q = constants.as<float>() + begin(block);
-        if (c.values) {  // first: the softmax touches whole vectors of columns, and with them the first values
-            for (int64_t t = 0; t < x.T; t++)
-                for (int64_t j = 0; j < n; j++) logits[t * ld + n + j] += q[j];
-            save(c.values, i, block, logits + n);
-        }
+        // Saved first: the softmax touches whole vectors of columns, and with them the first values. Saved without q_c:
+        // no gradient needs what all regions have in common, and it would cost precision.
+        if (c.values) save(c.values, i, block, logits + n);
         k.softmax(x.T, n, logits, ld, c.scale, logits + n, w.row, c.attention != nullptr);
-        if (!c.values)
-            for (int64_t j = 0; j < n; j++) w.row[j] += q[j];
+        for (int64_t j = 0; j < n; j++) w.row[j] += q[j];
         if (c.attention) save(c.attention, i, block, logits);
     }
 
@@ -203,7 +200,7 @@ private:
         for (int64_t r = 0; r < n; r += gemm.mr) {
             int64_t rows = std::min<int64_t>(gemm.mr, n - r);
             gemm.multiply(x.T, w.attention + r / gemm.mr * gemm.panel_a(x.T), w.values, rows, c.m, w.pooled, pooled_ld,
-                          Store::replace);
+                          Store::replace, chain_of(x.T), nullptr);
             for (int64_t q = 0; q < rows; q++) w.row[r + q] = compare(begin(block) + r + q, w.pooled + q * pooled_ld);
         }
     }
@@ -222,7 +219,7 @@ private:
                 pack_rows(gemm, w.panel, View{w.pooled, DType::f32, pooled_ld, 1}, r, b * block_steps, int(rows),
                           weight.block_size(b));
                 gemm.multiply(weight.block_size(b), w.panel, weight.block(b), rows, c.m, w.mapped, mapped_ld,
-                              b ? Store::add : Store::replace);
+                              b ? Store::add : Store::replace, chain_of(x.d), nullptr);
             }
             for (int64_t q = 0; q < rows; q++) {
                 float* e = w.mapped + q * mapped_ld;

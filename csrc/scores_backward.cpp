@@ -47,7 +47,7 @@ private:
         return ceil_div(c.C, ceil_div(c.C, most));
     }
 
-    // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u).
+    // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u), where q_c falls out.
     void prototype() {
         int64_t per_block = block_of_classes(2 * rows);
         // [dS; dU] of a block, (2 classes, B * T), and its product with X: [dH; dP]. One product for both: X is packed once.
@@ -158,7 +158,7 @@ private:
     // e = sum_t A v, v = W x + b: dA = dE V^T, dV = A^T dE.
     void project() {
         int64_t per_block = std::min<int64_t>(block_of_classes(2 * rows), 512), ldm = row_stride(c.m);
-        Scratch logits(size_t(per_block * rows) * 4), weighted(c.d_classes ? size_t(per_block * rows) * 4 : 0);
+        Scratch logits(size_t(per_block * rows) * 4), shares(size_t(per_block * x.B) * 4);
         Scratch dv(size_t(rows * c.m) * 4);
         Widened v(k, c.values, type, rows * c.m);
         Layout layout;
@@ -179,11 +179,9 @@ private:
                 k.convert(n * x.T, element(c.attention, type, (b * c.C + from) * x.T), type, a, DType::f32);
                 const float* vb = v.rows() + b * x.T * c.m;
                 small(n, c.m, x.T, floats(a, x.T), floats(vb, c.m, true), e, ldm, Store::replace, left, right);
-                for (int64_t j = 0; j < n; j++) {
-                    float part = compared(grad.rows()[b * c.C + from + j], e + j * ldm, from + j, de + j * ldm);
-                    if (c.d_classes)
-                        for (int64_t t = 0; t < x.T; t++) weighted.as<float>()[j * rows + b * x.T + t] = part * a[j * x.T + t];
-                }
+                for (int64_t j = 0; j < n; j++)
+                    shares.as<float>()[b * n + j] =
+                        compared(grad.rows()[b * c.C + from + j], e + j * ldm, from + j, de + j * ldm);
                 small(n, x.T, c.m, floats(de, ldm), floats(vb, c.m), da, x.T, Store::replace, left, right);
                 for (int64_t j = 0; j < n; j++)
                     k.softmax_grad(x.T, a + j * x.T, da + j * x.T, c.scale, logits.as<float>() + j * rows + b * x.T);
@@ -193,9 +191,7 @@ private:
             if (c.d_regions) from_logits(logits.as<float>(), from, n, from ? Store::add : Store::replace);
             if (c.d_queries)
                 product(gemm, c.threads, n, floats(logits.as<float>(), rows), x, d_queries.rows() + from * x.d, x.d);
-            if (c.d_classes)
-                product(gemm, c.threads, n, c.m, rows, floats(weighted.as<float>(), rows), floats(v.rows(), c.m, true),
-                        d_classes.rows() + from * c.m, c.m);
+            if (c.d_classes) sum_pooled(from, n, shares.as<float>(), v.rows(), memory, layout.size(), at_e, at_a, at_left, at_right);
         }
         if (c.d_regions)
             product(gemm, c.threads, rows, x.d, c.m, floats(dv.as<float>(), c.m), matrix(c.weight, x.d, true), d_regions.rows(),
@@ -205,13 +201,37 @@ private:
         if (c.d_classes) through_class_norms();
     }
 
+    // dL/dk_c (before `through_class_norms`) = sum_b share_bc e_bc. The pooled values e are made again rather than kept:
+    // they would be B C m numbers. A task owns some classes, so that their sums over b run in order.
+    void sum_pooled(int64_t from, int64_t n, const float* shares, const float* v, const Scratch& memory, int64_t bytes, int64_t at_e,
+                    int64_t at_a, int64_t at_left, int64_t at_right) const {
+        constexpr int64_t chunk = 56;
+        const int64_t ldm = row_stride(c.m);
+        parallel(c.threads, ceil_div(n, chunk), [&](int64_t task, int worker) {
+            char* base = memory.at(size_t(bytes * worker));
+            float *e = reinterpret_cast<float*>(base + at_e), *a = reinterpret_cast<float*>(base + at_a);
+            int64_t first = task * chunk, count = std::min(chunk, n - first);
+            float* d = d_classes.rows() + (from + first) * c.m;
+            std::memset(d, 0, size_t(count * c.m) * 4);
+            for (int64_t b = 0; b < x.B; b++) {
+                k.convert(count * x.T, element(c.attention, type, (b * c.C + from + first) * x.T), type, a, DType::f32);
+                small(count, c.m, x.T, floats(a, x.T), floats(v + b * x.T * c.m, c.m, true), e, ldm, Store::replace, base + at_left,
+                      base + at_right);
+                for (int64_t j = 0; j < count; j++) {
+                    float share = shares[b * n + first + j];
+                    for (int64_t i = 0; i < c.m; i++) d[j * c.m + i] += share * e[j * ldm + i];
+                }
+            }
+        });
+    }
+
     // C (m, n) = A B, small enough for one thread's caches: all steps at once.
     void small(int64_t m, int64_t n, int64_t steps, const View& a, const View& b, float* to, int64_t ld, Store store, char* left,
                char* right) const {
         for (int64_t r = 0; r < m; r += gemm.mr)
             pack_rows(gemm, left + r / gemm.mr * gemm.panel_a(steps), a, r, 0, int(std::min<int64_t>(gemm.mr, m - r)), steps);
         pack_values(gemm, b, 0, n, steps, right);
-        gemm.multiply(steps, left, right, m, n, to, ld, store);
+        gemm.multiply(steps, left, right, m, n, to, ld, store, chain_of(steps), nullptr);
     }
 
     // A long sum of few numbers: in double, which costs nothing here.

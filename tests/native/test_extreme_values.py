@@ -1,0 +1,78 @@
+"""The softmax survives extreme logits, NaN and infinity come out as in eager PyTorch, empty batches work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from native_inputs import make
+
+from fastzsl.ops import attended_scores, dense_attention, native, reference
+
+
+def test_huge_logits(isa: str, seed: int) -> None:
+    regions, queries = torch.randn(2, 49, 32), torch.randn(20, 32)
+    attended, attention = dense_attention(
+        regions, queries, scale=1e4, return_attention=True, backend="native"
+    )
+    _, truth = reference.dense_attention(regions.double(), queries.double(), scale=1e4, return_attention=True)
+    assert attended.isfinite().all()
+    torch.testing.assert_close(attention.sum(-1), torch.ones(2, 20))
+    assert (attention.argmax(-1) == truth.argmax(-1)).float().mean() > 0.99
+
+
+def test_equal_logits_share_equally(isa: str) -> None:
+    for T in (1, 7, 49):
+        _, attention = dense_attention(
+            torch.ones(2, T, 16), torch.randn(5, 16), return_attention=True, backend="native"
+        )
+        torch.testing.assert_close(attention, torch.full((2, 5, T), 1 / T))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e30])
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_non_finite_inputs_come_out_as_in_eager(isa: str, value: float, similarity: str, seed: int) -> None:
+    inputs = [t.detach() for t in make(3, 9, 20, 24, 10)]
+    inputs[0][1, 4, 3] = value
+    inputs[1][7, 5] = value
+    for order in native.ORDERS[similarity]:
+        eager = reference.attended_scores(*inputs, similarity=similarity)
+        got, _, _ = native.scores_forward(*inputs, similarity, 1.0, order, False)
+        # Orders sum in their own way: one may meet inf - inf where another meets inf. Neither is finite.
+        assert torch.equal(got.isfinite(), eager.isfinite()) or value == 1e30
+        assert got[0, 0].isfinite()
+    eager_attended, eager_attention = reference.dense_attention(*inputs[:2], return_attention=True)
+    attended, attention = dense_attention(*inputs[:2], return_attention=True, backend="native")
+    assert torch.equal(attention.isnan(), eager_attention.isnan())
+    assert torch.equal(attended.isfinite(), eager_attended.isfinite())
+
+
+def test_zero_length_embeddings_are_clamped_as_in_normalize(isa: str, seed: int) -> None:
+    inputs = make(2, 9, 6, 24, 10, bias=False)
+    with torch.no_grad():
+        inputs.classes[2] = 0
+        inputs.regions[1] = 0
+    got = attended_scores(*inputs, similarity="cosine", backend="native")
+    want = reference.attended_scores(*inputs, similarity="cosine")
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    grads = torch.autograd.grad(got.sum(), [inputs.queries, inputs.weight])
+    truth = torch.autograd.grad(want.sum(), [inputs.queries, inputs.weight])
+    for a, b in zip(grads, truth):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_empty_batch_and_no_classes() -> None:
+    inputs = make(0, 9, 6, 24, 10)
+    assert attended_scores(*inputs, backend="native").shape == (0, 6)
+    assert dense_attention(*inputs[:2], backend="native").shape == (0, 6, 24)
+    attended_scores(*inputs, backend="native").sum().backward()
+    for t in inputs.present():
+        assert t.grad is not None
+        assert not t.grad.any()
+    assert attended_scores(*make(2, 9, 0, 24, 10), backend="native").shape == (2, 0)
+
+
+def test_no_region_raises() -> None:
+    with pytest.raises(ValueError, match="T=0"):
+        dense_attention(torch.zeros(2, 0, 8), torch.zeros(3, 8), backend="native")
+    with pytest.raises(ValueError, match="d=9"):
+        dense_attention(torch.zeros(2, 4, 8), torch.zeros(3, 9), backend="native")

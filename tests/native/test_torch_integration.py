@@ -1,0 +1,105 @@
+"""opcheck, torch.compile, torch.export, autocast, and a training run that ends as eager's does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from native_inputs import make
+from torch import Tensor
+
+from fastzsl.ops import attended_scores, dense_attention, kernel_ops
+
+
+@pytest.mark.parametrize(
+    ("similarity", "order"), [("dot", "prototype"), ("cosine", "project"), ("dot", "attend")]
+)
+def test_opcheck_scores(similarity: str, order: str, seed: int) -> None:
+    inputs = [t.detach() for t in make(2, 9, 12, 20, 7, t_contiguous=True)]
+    torch.library.opcheck(kernel_ops.scores_forward, (*inputs, similarity, 1.0, order, True, "native"))
+    saved = kernel_ops.scores_forward(*inputs, similarity, 1.0, order, True, "native")
+    needs = [True, True, False, True, True]
+    arguments = (torch.ones(2, 12), *inputs, *saved, similarity, 1.0, order, needs, "native")
+    torch.library.opcheck(kernel_ops.scores_backward, arguments)
+
+
+def test_opcheck_attention(seed: int) -> None:
+    regions, queries = (t.detach() for t in make(2, 9, 12, 20, 7)[:2])
+    torch.library.opcheck(kernel_ops.attention_forward, (regions, queries, 1.0, True, "native"))
+    attended, attention = kernel_ops.attention_forward(regions, queries, 1.0, True, "native")
+    torch.library.opcheck(
+        kernel_ops.attention_backward,
+        (attended, None, regions, queries, attention, 1.0, [True, True], "native"),
+    )
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager_mode(seed: int) -> None:
+    inputs = make(2, 9, 12, 20, 7)
+
+    def step(*tensors: Tensor) -> Tensor:
+        return attended_scores(*tensors, similarity="dot", backend="native").sin().sum()
+
+    compiled = torch.compile(step, fullgraph=True)
+    got = torch.autograd.grad(compiled(*inputs), inputs.present())
+    want = torch.autograd.grad(step(*inputs), inputs.present())
+    for a, b in zip(got, want):
+        torch.testing.assert_close(a, b)
+
+
+def test_export_makes_one_node(seed: int) -> None:
+    inputs = tuple(t.detach() for t in make(2, 9, 12, 20, 7))
+
+    class Model(torch.nn.Module):
+        def forward(self, *tensors: Tensor) -> Tensor:
+            return attended_scores(*tensors, backend="native")
+
+    with torch.no_grad():
+        program = torch.export.export(Model(), inputs)
+    calls = [n for n in program.graph.nodes if n.op == "call_function" and "fastzsl" in str(n.target)]
+    assert len(calls) == 1
+    torch.testing.assert_close(program.module()(*inputs), attended_scores(*inputs, backend="native"))
+
+
+def test_autocast_forward_and_backward(seed: int) -> None:
+    inputs = make(3, 9, 12, 64, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = attended_scores(*inputs, backend="native")
+        attended = dense_attention(*inputs[:2], backend="native")
+    assert scores.dtype == attended.dtype == torch.bfloat16
+    (scores.float().sum() + attended.float().sum()).backward()
+    for t in inputs.present():
+        assert t.grad is not None
+        assert t.grad.dtype == torch.float32
+        assert t.grad.isfinite().all()
+
+
+def test_training_ends_as_eager_does(seed: int) -> None:
+    """Forty steps of Adam: losses within 1e-3 relative, weights within 2% of the way they went."""
+
+    def train(backend: str) -> tuple[list[float], list[Tensor], list[Tensor]]:
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(64, 9, 32, generator=generator)
+        classes = torch.randn(10, 6, generator=generator)
+        labels = torch.randint(10, (64,), generator=generator)
+        encoder = (torch.randn(6, 32, generator=generator) * 0.1).requires_grad_()
+        weight = (torch.randn(6, 32, generator=generator) * 0.1).requires_grad_()
+        bias = torch.zeros(6, requires_grad=True)
+        parameters = [encoder, weight, bias]
+        start = [p.detach().clone() for p in parameters]
+        optimiser = torch.optim.Adam(parameters, lr=1e-2)
+        losses = []
+        for _ in range(40):
+            scores = attended_scores(features, classes @ encoder, weight, bias, classes, backend=backend)
+            loss = torch.nn.functional.cross_entropy(10 * scores, labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(float(loss))
+        return losses, [p.detach() for p in parameters], start
+
+    losses, weights, start = train("native")
+    eager_losses, eager_weights, _ = train("eager")
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(eager_losses), rtol=1e-3, atol=0)
+    assert losses[-1] < 0.8 * losses[0]
+    for a, b, s in zip(weights, eager_weights, start):
+        assert (a - b).norm() <= 0.02 * (b - s).norm()
