@@ -169,8 +169,10 @@ def projected_gradients(
         grad_projected = torch.mm(both[1].t(), unit)
         if cosine:
             mixer = torch.bmm(attention.transpose(1, 2).to(weighted.dtype), weighted)
-            pulled = torch.bmm(mixer, projected.to(mixer.dtype)).view(B * T, m)
-            grad_projected = (grad_projected - pulled).to(projected.dtype)
+            grad_projected = torch.baddbmm(
+                grad_projected.view(B, T, m).to(mixer.dtype), mixer, projected.to(mixer.dtype), alpha=-1
+            ).to(projected.dtype)
+            grad_projected = grad_projected.view(B * T, m)
         if needs[0]:
             grads[0] = torch.addmm(torch.mm(both[0].t(), queries), grad_projected, weight).view(B, T, D)
         if needs[2]:

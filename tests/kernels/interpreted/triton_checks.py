@@ -23,8 +23,8 @@ NAMES = ("regions", "queries", "weight", "bias", "embeddings")
 class Case(NamedTuple):
     """Shapes in the letters of the ops.
 
-    layout "bdt" is a flattened conv map, "gap" has padding after each row; size multiplies the decoder, and so
-    the projected regions.
+    layout "bdt" is a flattened conv map, "gap" has padding after each row; size multiplies the
+    decoder, and so the projected regions.
     """
 
     B: int
