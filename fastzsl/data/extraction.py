@@ -20,7 +20,6 @@ from fastzsl.data.feature_writer import FeatureWriter
 from fastzsl.data.sources import ImageSource
 from fastzsl.errors import UserError
 
-
 CPU_BATCH = 8
 """Pictures that pass the backbone together on one core: more would not stay in its cache."""
 

@@ -53,7 +53,7 @@ def shapes(seed: int = 0, distractors: int = 2) -> ZeroShotDataset:
         distractors: other objects in each picture, 0 or more.
     """
     rng = np.random.default_rng(seed)
-    combinations = list(itertools.product(*(range(len(n)) for n in (SHAPES, COLOURS, TEXTURES))))
+    combinations = list(itertools.product(range(len(SHAPES)), range(len(COLOURS)), range(len(TEXTURES))))
     chosen, unseen = _choose_classes(combinations, rng)
     others = [c for c in combinations if c not in set(chosen)]
 

@@ -94,9 +94,9 @@ class AttendedAutoencoder(nn.Module):
     def fit_scaling(self, regions: Tensor, seen_embeddings: Tensor, centre: bool = False) -> None:
         """Fix the scale of the inputs from training data only.
 
-        Regions are compressed by `feature_power`, then divided by the root mean square of their lengths. Embeddings are scaled to unit length each,
-        after subtracting the mean of the seen classes if `centre` (word vectors need it, binary attributes do
-        not).
+        Regions are compressed by `feature_power`, then divided by the root mean square of their lengths.
+        Embeddings are scaled to unit length each, after subtracting the mean of the seen classes if `centre`:
+        word vectors are at chance without it, and attributes gain too.
 
         Args:
             regions: (B, T, d) of training pictures, or (N, d).

@@ -34,7 +34,11 @@ class DenseAttention(torch.autograd.Function):
         regions, queries, attention = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:2])
         if torch.is_grad_enabled():
-            return *_differentiable_attention(ctx, regions, queries, grad_attended, grad_attention), None, None
+            return (
+                *_differentiable_attention(ctx, regions, queries, grad_attended, grad_attention),
+                None,
+                None,
+            )
         if grad_attended is None:
             if grad_attention is None:
                 return None, None, None, None

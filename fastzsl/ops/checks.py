@@ -40,7 +40,9 @@ def check_scores(
     _check_rank("decoder_weight", decoder_weight, "(m, d)")
     _check_rank("class_embeddings", class_embeddings, "(C, m)")
     if decoder_weight.shape[1] != regions.shape[2]:
-        raise ValueError(f"decoder_weight has d={decoder_weight.shape[1]} but regions has d={regions.shape[2]}")
+        raise ValueError(
+            f"decoder_weight has d={decoder_weight.shape[1]} but regions has d={regions.shape[2]}"
+        )
     if class_embeddings.shape[0] != queries.shape[0]:
         raise ValueError(
             f"class_embeddings has C={class_embeddings.shape[0]} but queries has C={queries.shape[0]}"

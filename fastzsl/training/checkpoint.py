@@ -15,7 +15,7 @@ from torch import Tensor
 from fastzsl.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary file beside `path`, flush it to the disk, and move it into place.
 
     Whoever looks finds the old file or the whole new one, also after a crash or on a full disk.
@@ -37,7 +37,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Write bytes made beforehand: a full disk then raises a plain OSError, not a library's own error."""
-    write_atomically(path, lambda partial: partial.write_bytes(content) and None)
+    write_atomically(path, lambda partial: partial.write_bytes(content))
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -103,13 +103,13 @@ def fit(
     total = config.epochs * steps_per_epoch
     embeddings, seen = data.class_embeddings.to(fabric.device), data.seen.to(fabric.device)
 
-    step = 0
+    first = 0
     if checkpoint is not None and checkpoint.exists():
-        step = _restore(checkpoint, model, optimizer, config)
-    _same_on_all_devices(step, checkpoint, fabric)
+        first = _restore(checkpoint, model, optimizer, config)
+    _same_on_all_devices(first, checkpoint, fabric)
     objective, optimizer = fabric.setup(_Objective(model, config), optimizer)
     objective.train()
-    for step, batch, part, share in _batches(model, data, config, fabric, first=step, total=total):
+    for step, batch, part, share in _batches(model, data, config, fabric, first=first, total=total):
         torch.manual_seed(config.seed * 1_000_003 + step)
         lr_share = learning_rate_share(step, total)
         for group in optimizer.param_groups:

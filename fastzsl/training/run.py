@@ -14,7 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
 from fastzsl.model import AttendedAutoencoder
-from fastzsl.training.checkpoint import load_state, load_tensors, save_tensors, write_atomically, write_text_atomically
+from fastzsl.training.checkpoint import (
+    load_state,
+    load_tensors,
+    save_tensors,
+    write_atomically,
+    write_text_atomically,
+)
 from fastzsl.training.config import Config, load_config, save_config
 
 

@@ -36,7 +36,9 @@ def test_coupling_shares_the_decoder_and_decoupling_does_not() -> None:
 def test_average_pooling_ignores_where_things_are_and_every_class_sees_the_same(seed: int) -> None:
     model = AttendedAutoencoder(8, 5, pooling="average").eval()
     regions, K = torch.randn(2, 9, 8), torch.randn(4, 5)
-    expected = F.cosine_similarity(model.decoder(model.regions(regions).mean(1))[:, None], model.embed(K)[None], dim=-1)
+    expected = F.cosine_similarity(
+        model.decoder(model.regions(regions).mean(1))[:, None], model.embed(K)[None], dim=-1
+    )
     torch.testing.assert_close(model(regions, K), expected)
 
 
@@ -59,7 +61,9 @@ def test_scaling_is_fitted_to_unit_root_mean_square_and_seen_mean(seed: int) -> 
 def test_a_backbone_in_the_graph_gets_gradients(seed: int) -> None:
     backbone = nn.Conv2d(3, 8, 4, stride=4)
     model = AttendedAutoencoder(8, 5, backbone=backbone)
-    loss = model.loss(torch.randn(2, 3, 16, 16), torch.tensor([0, 1]), torch.randn(3, 5), torch.tensor([0, 1]))
+    loss = model.loss(
+        torch.randn(2, 3, 16, 16), torch.tensor([0, 1]), torch.randn(3, 5), torch.tensor([0, 1])
+    )
     loss["loss"].backward()
     assert backbone.weight.grad is not None
     assert backbone.weight.grad.abs().sum() > 0
@@ -79,7 +83,9 @@ def test_dropout_acts_in_training_only(seed: int) -> None:
 def test_drop_in_attention_module(seed: int, shape: tuple[int, ...]) -> None:
     features, queries = torch.randn(shape), torch.randn(4, 8)
     regions = features.flatten(2).mT if features.ndim == 4 else features
-    truth, weights = reference.dense_attention(regions.double(), queries.double(), scale=2.0, return_attention=True)
+    truth, weights = reference.dense_attention(
+        regions.double(), queries.double(), scale=2.0, return_attention=True
+    )
     module = FusedDenseAttention(scale=2.0)
     torch.testing.assert_close(module(features, queries), truth.float())
     attended, attention = module(features, queries, need_weights=True)

@@ -12,16 +12,21 @@ from fastzsl import AttendedAutoencoder, losses
 
 def test_equation_4_classification(seed: int) -> None:
     scores, labels = torch.randn(3, 4), torch.tensor([2, 0, 3])
-    by_hand = -sum(
-        math.log(math.exp(scores[i, y]) / sum(math.exp(v) for v in scores[i])) for i, y in enumerate(labels)
-    ) / 3
+    by_hand = (
+        -sum(
+            math.log(math.exp(scores[i, y]) / sum(math.exp(v) for v in scores[i]))
+            for i, y in enumerate(labels)
+        )
+        / 3
+    )
     assert float(losses.classification(scores, labels)) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_equation_5_manifold_alignment(seed: int) -> None:
     H, K = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
     by_hand = sum(
-        (sum(float(H[a, i] * H[b, i]) for i in range(5)) - sum(float(K[a, i] * K[b, i]) for i in range(2))) ** 2
+        (sum(float(H[a, i] * H[b, i]) for i in range(5)) - sum(float(K[a, i] * K[b, i]) for i in range(2)))
+        ** 2
         for a in range(3)
         for b in range(3)
     )
@@ -41,7 +46,9 @@ def test_equation_7_adds_weighted_terms_and_skips_those_of_weight_zero(seed: int
     regions, K = torch.randn(4, 9, 8), torch.randn(6, 5)
     seen, labels = torch.tensor([0, 2, 3, 5]), torch.tensor([5, 0, 3, 3])
     terms = model.loss(regions, labels, K, seen, alpha=0.3, eta=0.7)
-    total = terms["classification"] + 0.3 * terms["manifold_alignment"] + 0.7 * terms["semantic_reconstruction"]
+    total = (
+        terms["classification"] + 0.3 * terms["manifold_alignment"] + 0.7 * terms["semantic_reconstruction"]
+    )
     torch.testing.assert_close(terms["loss"], total)
     assert set(model.loss(regions, labels, K, seen, alpha=0, eta=0)) == {"loss", "classification"}
 

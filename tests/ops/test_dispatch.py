@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastzsl.ops import Call, backends, dense_attention, explain
-from fastzsl.ops import dispatch
+from fastzsl.ops import Call, backends, dense_attention, dispatch, explain
 
 CALL = Call("dense_attention", torch.device("cpu"), torch.float32, 2, 49, 10, 64)
 

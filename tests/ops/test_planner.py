@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import torch
 from fastzsl.ops import ORDERS, eager, plan_scores, score_costs
 
 

@@ -32,7 +32,9 @@ def draw(seed: int, pictures: int = 60, ties: bool = False) -> TestScores:
     return TestScores(s, ys, u, yu, SEEN, UNSEEN)
 
 
-def loop_accuracy(scores: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor, allowed: list[int]) -> float:
+def loop_accuracy(
+    scores: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor, allowed: list[int]
+) -> float:
     accuracies = []
     for c in classes.tolist():
         own = [i for i in range(len(labels)) if labels[i] == c]
@@ -48,7 +50,9 @@ def test_all_figures_against_loops(seed: int) -> None:
     every = [0, 1, 2, 3, 4]
     results = evaluate(data, gamma)
     assert results.T1 == pytest.approx(loop_accuracy(data.unseen_scores, data.unseen_labels, UNSEEN, [1, 4]))
-    assert results.U == pytest.approx(loop_accuracy(data.unseen_scores + bias, data.unseen_labels, UNSEEN, every))
+    assert results.U == pytest.approx(
+        loop_accuracy(data.unseen_scores + bias, data.unseen_labels, UNSEEN, every)
+    )
     assert results.S == pytest.approx(loop_accuracy(data.seen_scores + bias, data.seen_labels, SEEN, every))
     assert results.U0 == pytest.approx(loop_accuracy(data.unseen_scores, data.unseen_labels, UNSEEN, every))
     assert results.S0 == pytest.approx(loop_accuracy(data.seen_scores, data.seen_labels, SEEN, every))

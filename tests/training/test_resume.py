@@ -113,6 +113,13 @@ def test_eval_repeats_the_figures_to_the_last_digit(root: Path, tmp_path: Path) 
     kept = json.loads((out / "results.json").read_text())
     assert set(printed) == {"T1", "U", "S", "H", "gamma", "U0", "S0", "H0", "AUSUC"}
     assert printed == {name: kept[name] for name in printed}
-    for name in ("config.yaml", "metrics.jsonl", "model.safetensors", "classes.csv", "attention.png", "accuracy.png"):
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "model.safetensors",
+        "classes.csv",
+        "attention.png",
+        "accuracy.png",
+    ):
         assert (out / name).stat().st_size > 0, name
     assert list(out.glob("events.out.tfevents.*"))
