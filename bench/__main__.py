@@ -1,0 +1,52 @@
+"""Time the native kernels against every rival and write the table: `python -m bench [word ...]`.
+
+Cases whose name contains every word are run; results gather in bench/results.json and bench/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from bench.cases import CASES, contestants, inputs_of, truth_of
+from bench.crossover import crossover
+from bench.many_classes import many_classes
+from bench.measure import check, interleaved
+from bench.report import machine, store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "words", nargs="*", help='words of a case\'s name, "memory" or "crossover"; none: everything'
+    )
+    parser.add_argument("--seconds", type=float, default=12.0, help="time for each case, after its check")
+    parser.add_argument(
+        "--warm", action="store_true", help="only compile and check, so that a later run starts at once"
+    )
+    options = parser.parse_args()
+    torch.set_grad_enabled(True)
+    for case in CASES:
+        if not all(word in case.name.replace(",", "").split() for word in options.words):
+            continue
+        inputs = inputs_of(case)
+        runs = contestants(case, inputs)
+        check(runs, truth_of(case, inputs), case.dtype)
+        if options.warm:
+            continue
+        times, peak = interleaved(runs, case.dtype, options.seconds, rounds=3000)
+        store(case.name, {"times": times, "peak": peak, "operations": case.operations, "machine": machine()})
+        for name, seconds in times.items():
+            share = case.operations / seconds / peak
+            print(
+                f"{case.name:60} {name:32} {1e3 * seconds:9.3f} ms  {seconds / times['native']:6.2f}x  {share:6.1%}"
+            )
+    if not options.warm and options.words in ([], ["memory"]):
+        store("memory", many_classes())
+    if not options.warm and options.words in ([], ["crossover"]):
+        store("crossover", crossover())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""How much resident memory 21,841 classes take beside their inputs, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import resource, time, torch
+from fastzsl.ops import attended_scores
+B, T, C, d, m = 16, 49, 21841, 2048, 500
+X, H, W, b, K = (torch.randn(*s) for s in ((B, T, d), (C, d), (m, d), (m,), (C, m)))
+attended_scores(X[:1], H[:64], W, b, K[:64], similarity="cosine", backend="native")
+size = sum(t.numel() * 4 for t in (X, H, W, b, K))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+start = time.perf_counter()
+attended_scores(X, H, W, b, K, similarity="SIMILARITY", backend="native")
+seconds = time.perf_counter() - start
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+print(size, grown, seconds)
+"""
+
+
+def many_classes() -> dict[str, dict[str, float]]:
+    """For each similarity: bytes of the inputs, growth of the resident memory, seconds."""
+    table = {}
+    for similarity in ("dot", "cosine"):
+        code = CODE.replace("SIMILARITY", similarity)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        size, grown, seconds = map(float, done.stdout.split())
+        table[similarity] = {"inputs": size, "growth": grown, "seconds": seconds}
+        print(
+            f"21,841 classes, {similarity}: memory grew by {grown / 1e6:.0f} MB beside {size / 1e6:.0f} MB of inputs"
+        )
+    return table

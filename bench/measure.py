@@ -1,0 +1,59 @@
+"""Timing to be trusted on a shared machine: results checked first, rivals in turn, medians, the peak in between."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fastzsl import _native
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+
+
+def peak(dtype: torch.dtype, seconds: float = 0.05) -> float:
+    """Floating-point operations a second from registers alone on all threads."""
+    rate = _native.peak_f32 if dtype == torch.float32 else _native.peak_bf16
+    return 2 * rate(seconds, torch.get_num_threads())
+
+
+def check(runs: dict[str, Callable[[], list[Tensor]]], truth: Tensor, dtype: torch.dtype) -> None:
+    """Refuse to time a wrong result: against float64 truth, and gradients against the first contestant's.
+
+    Raises:
+        AssertionError: naming the contestant and its error.
+    """
+    first: list[Tensor] = []
+    for name, run in runs.items():
+        result, *grads = run()
+        error = float((result.double() - truth).norm() / truth.norm())
+        assert error < TOLERANCE[dtype], f"{name}: relative error {error:.1e}"
+        first = first or grads
+        for a, b in zip(grads, first):
+            difference = float((a.double() - b.double()).norm() / b.double().norm())
+            assert difference < 10 * TOLERANCE[dtype], f"{name}: a gradient differs by {difference:.1e}"
+
+
+def interleaved(
+    runs: dict[str, Callable[[], list[Tensor]]], dtype: torch.dtype, seconds: float, rounds: int = 100
+) -> tuple[dict[str, float], float]:
+    """(median seconds of each contestant, median peak). All run once in each round, each time from another start, so
+    that whatever slows the machine for a while slows all of them.
+    """
+    names = list(runs)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    peaks: list[float] = []
+    begin = time.perf_counter()
+    for r in range(rounds):
+        if r >= 5 and time.perf_counter() - begin > seconds:
+            break
+        peaks.append(peak(dtype, 0.01))
+        for i in range(len(names)):
+            name = names[(i + r) % len(names)]
+            start = time.perf_counter()
+            runs[name]()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(t) for name, t in times.items()}, statistics.median(peaks)
