@@ -1,0 +1,108 @@
+"""Class attributes on one scale, and what is odd about them, from the seen classes only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from fastzsl.errors import UserError
+
+Scale = Literal["none", "range", "deviation"]
+UNEQUAL = 10.0
+"""Spreads of two attributes that differ by more than this are worth a word."""
+
+
+def fill_missing(
+    values: np.ndarray,
+    unseen: np.ndarray,
+    how: Literal["error", "mean", "zero"],
+    names: Sequence[str],
+    attributes: Sequence[str],
+) -> tuple[np.ndarray, list[str]]:
+    """Numbers for the empty cells of (C, m), and notes.
+
+    Args:
+        unseen: (C,) bool; the mean is that of the seen classes.
+        how: "error", "mean" or "zero".
+
+    Raises:
+        UserError: empty cells with "error"; an attribute that no seen class has, with "mean".
+    """
+    missing = np.isnan(values)
+    if not missing.any():
+        return values, []
+    row, column = np.argwhere(missing)[0]
+    where = f"{int(missing.sum())} empty cells, first {names[row]}, {attributes[column]}"
+    if how == "error":
+        raise UserError(f"{where}; fill them in, or choose --missing mean or zero")
+    filled = np.where(missing, 0.0, values)
+    if how == "mean":
+        seen = ~missing & ~unseen[:, None]
+        known = seen.sum(0)
+        if (known[missing.any(0)] == 0).any():
+            lacking = [a for a, k, m in zip(attributes, known, missing.any(0)) if m and not k]
+            raise UserError(f"attribute {lacking[0]} is empty for every seen class; --leave-out it")
+        mean = np.where(seen, values, 0.0).sum(0) / np.maximum(known, 1)
+        filled = np.where(missing, mean, values)
+    return filled, [f"{where}; filled with {'the mean of the seen classes' if how == 'mean' else '0'}"]
+
+
+def scale_attributes(values: np.ndarray, unseen: np.ndarray, scale: Scale) -> np.ndarray:
+    """(C, m) attributes on one scale, fitted on the seen classes; constant ones become 0.
+
+    Args:
+        scale: "none", "range" (seen classes fill 0 to 1) or "deviation" (seen classes have mean 0 and
+            standard deviation 1).
+    """
+    if scale == "none":
+        return values
+    seen = values[~unseen]
+    centre = seen.min(0) if scale == "range" else seen.mean(0)
+    spread = np.ptp(seen, axis=0) if scale == "range" else seen.std(0)
+    return np.where(spread > 0, (values - centre) / np.where(spread > 0, spread, 1), 0.0)
+
+
+def describe_attributes(
+    values: np.ndarray, unseen: np.ndarray, names: Sequence[str], attributes: Sequence[str], scale: Scale
+) -> list[str]:
+    """What a user should know about the numbers as they will be used, a line each.
+
+    Raises:
+        UserError: no attribute tells two seen classes apart.
+    """
+    seen = values[~unseen]
+    spread = seen.std(0)
+    notes = [
+        f"{len(attributes)} attributes from {values.min():g} to {values.max():g} after --scale {scale}; "
+        "the model also centres them on the seen classes and scales each class to unit length"
+    ]
+    if not (spread > 0).any():
+        raise UserError("all seen classes have the same attributes; they must tell the classes apart")
+    constant = [a for a, s in zip(attributes, spread) if s == 0]
+    if constant:
+        notes.append(
+            f"{len(constant)} attributes are the same for all seen classes, so nothing can be learned of "
+            f"them: {', '.join(constant[:5])}"
+        )
+    varying = np.flatnonzero(spread > 0)
+    largest, smallest = varying[spread[varying].argmax()], varying[spread[varying].argmin()]
+    if scale == "none" and spread[largest] > UNEQUAL * spread[smallest]:
+        notes.append(
+            f"attributes are on unequal scales: {attributes[largest]} spreads {spread[largest]:.3g}, "
+            f"{attributes[smallest]} {spread[smallest]:.3g}, and the first drowns the second; "
+            "--scale range or deviation mends that"
+        )
+    equal = [
+        (names[i], names[j])
+        for i in range(len(values))
+        for j in range(i)
+        if np.array_equal(values[i], values[j])
+    ]
+    if equal:
+        notes.append(
+            f"{len(equal)} pairs of classes have the same attributes and cannot be told apart, first "
+            f"{equal[0][1]} and {equal[0][0]}"
+        )
+    return notes

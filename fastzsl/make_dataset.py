@@ -1,0 +1,180 @@
+"""`python -m fastzsl.make_dataset`: a folder of pictures and a spreadsheet become a checked data set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+
+from fastzsl.backbones import load_backbone
+from fastzsl.cli import parse, progress_bars
+from fastzsl.data.assemble import (
+    Material,
+    choose_unseen,
+    list_class_folders,
+    list_pictures,
+    match_classes,
+    write_image_folder,
+)
+from fastzsl.data.extraction import extract_features
+from fastzsl.data.features import load_regions
+from fastzsl.data.folder import image_folder
+from fastzsl.data.hdf5_dataset import dataset_arrays
+from fastzsl.data.normalise import describe_attributes, fill_missing, scale_attributes
+from fastzsl.data.spreadsheet import read_spreadsheet
+from fastzsl.data.xlsa17_writer import write_xlsa17
+from fastzsl.errors import UserError, exits_with_message
+
+DESCRIPTION = """Make a data set of your own pictures.
+
+The pictures lie in one folder a class. The spreadsheet, saved as CSV, has a row a class; its columns may have any
+names and order: one has the class names, one may say which classes are unseen, those of numbers (or yes and no) are
+the attributes. Everything is checked first, and OUT is made only if all is well:
+
+OUT/images/<class>/*, OUT/classes.csv, OUT/report.json, and with --features also OUT/features.h5 (feature maps) and
+OUT/xlsa17 (res101.mat and att_splits.mat), which other programs read.
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to make.
+
+    Args:
+        images: folder with a folder of pictures for each class.
+        attributes: CSV table with a row for each class.
+        out: the data set's folder.
+        class_column: header of the column of class names; default: the one with the folders' names.
+        split_column: header of a column with seen or unseen (or train and test); default: one named split.
+        leave_out: headers of columns that are no attributes.
+        unseen: classes that nobody trains on, or a file with a name a line.
+        unseen_share: share of the classes that become unseen, where nothing else says which.
+        seed: decides which, and the split of the seen classes' pictures.
+        missing: what to do with empty cells: stop, or take the seen classes' mean, or 0.
+        scale: "range" makes every attribute run from 0 to 1 over the seen classes, "deviation" gives it mean 0
+            and standard deviation 1; "none" leaves the numbers.
+        partial: leave out classes that have only a row or only a folder, instead of stopping.
+        pictures: link to the pictures where they are, or copy them.
+        skip_bad_images: leave out pictures that cannot be read, instead of stopping.
+        features: also extract features and write both formats of other programs.
+        backbone: for the features; see `python -m fastzsl.info`.
+        backbone_weights: file with its weights, or "random".
+    """
+
+    images: Path
+    attributes: Path
+    out: Path
+    class_column: str | None = None
+    split_column: str | None = None
+    leave_out: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    unseen_share: float = 0.25
+    seed: int = 0
+    missing: Literal["error", "mean", "zero"] = "error"
+    scale: Literal["none", "range", "deviation"] = "none"
+    partial: bool = False
+    pictures: Literal["link", "copy"] = "link"
+    skip_bad_images: bool = False
+    features: bool = False
+    backbone: str = "efficientnet_lite0"
+    backbone_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.unseen_share < 1:
+            raise UserError(f"--unseen-share is {self.unseen_share}; wanted a share between 0 and 1")
+        if self.seed < 0:
+            raise UserError(f"--seed is {self.seed}; wanted 0 or more")
+
+
+def make_dataset(settings: Settings, console: Console | None = None) -> Path:
+    """Check everything, then make the folder. Returns its path.
+
+    Raises:
+        UserError: anything wrong with pictures, table or options; nothing is left behind then.
+    """
+    console = console or Console()
+    backbone = load_backbone(settings.backbone, settings.backbone_weights) if settings.features else None
+    material, original = _gather(settings, console)
+    write_image_folder(material, settings.out, settings.pictures == "copy")
+    data = image_folder(settings.out, settings.seed)
+    report = {
+        "seen_classes": len(data.seen),
+        "unseen_classes": len(data.unseen),
+        "pictures": {name: len(own) for name, own in zip(material.names, material.pictures)},
+        "trainval": len(data.trainval),
+        "test_seen": len(data.test_seen),
+        "test_unseen": len(data.test_unseen),
+        "attributes": len(material.attributes),
+        "notes": material.notes,
+    }
+    (settings.out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for note in material.notes:
+        console.print(f"- {note}", highlight=False, markup=False)
+    console.print(
+        f"{settings.out}: {len(data.seen)} seen and {len(data.unseen)} unseen classes, {len(data.labels)} pictures "
+        f"({len(data.trainval)} to train, {len(data.test_seen)} and {len(data.test_unseen)} to test)",
+        highlight=False, markup=False,
+    )  # fmt: skip
+    if backbone is not None and data.images is not None:
+        path = settings.out / "features.h5"
+        with progress_bars(console) as progress:
+            task = progress.add_task("features", total=len(data.labels))
+            extract_features(
+                data.images, backbone, path, fingerprint=data.fingerprint, weights=settings.backbone_weights,
+                arrays=dataset_arrays(data, original),
+                progress=lambda pictures: progress.advance(task, pictures),
+            )  # fmt: skip
+        write_xlsa17(data.with_regions(load_regions(path)), settings.out / "xlsa17", original)
+    console.print(
+        f"next: python -m fastzsl.train --dataset folder --root {settings.out}", highlight=False, markup=False
+    )
+    return settings.out
+
+
+def _gather(settings: Settings, console: Console) -> tuple[Material, np.ndarray]:
+    """Everything read and checked, and the attributes before scaling."""
+    folders = list_class_folders(settings.images)
+    sheet = read_spreadsheet(
+        settings.attributes, list(folders), class_column=settings.class_column,
+        split_column=settings.split_column, leave_out=settings.leave_out,
+    )  # fmt: skip
+    names, rows, notes = match_classes(sheet, folders, settings.attributes, settings.partial)
+    notes.insert(0, f'class names: column "{sheet.class_column}"')
+    if sheet.left_out:
+        notes.append(f"columns of words, not used as attributes: {', '.join(sheet.left_out)}")
+    splits = None if sheet.splits is None else [sheet.splits[row] for row in rows]
+    unseen, note = choose_unseen(names, splits, _named(settings.unseen), settings.unseen_share, settings.seed)
+    notes.append(note)
+    original, more = fill_missing(sheet.values[rows], unseen, settings.missing, names, sheet.attributes)
+    values = scale_attributes(original, unseen, settings.scale)
+    notes += more + describe_attributes(values, unseen, names, sheet.attributes, settings.scale)
+    with progress_bars(console) as progress:
+        task = progress.add_task("reading pictures", total=None)
+        pictures, faults = list_pictures(
+            [folders[name] for name in names], settings.skip_bad_images,
+            lambda count: progress.advance(task, count),
+        )  # fmt: skip
+    empty = [name for name, own in zip(names, pictures) if not own]
+    if empty:
+        raise UserError(f"{folders[empty[0]]}: no pictures in it ({len(empty)} classes have none)")
+    return Material(names, pictures, unseen, sheet.attributes, values, notes + faults), original
+
+
+def _named(unseen: tuple[str, ...]) -> list[str]:
+    """Class names as given, or the lines of a file."""
+    if len(unseen) == 1 and Path(unseen[0]).is_file():
+        return [line.strip() for line in Path(unseen[0]).read_text("utf-8").splitlines() if line.strip()]
+    return list(unseen)
+
+
+@exits_with_message
+def main(arguments: list[str] | None = None) -> None:
+    make_dataset(parse(Settings, arguments, "python -m fastzsl.make_dataset", DESCRIPTION))
+
+
+if __name__ == "__main__":
+    main()
