@@ -9,7 +9,7 @@ namespace fastzsl {
 void attention_backward(const Kernels& k, const AttendGrad& c) {
     const Regions& x = c.regions;
     const DType type = x.type;
-    const Gemm& gemm = k.f32;
+    const Gemm& gemm = type == DType::f32 ? k.f32 : k.bf16;
     const int64_t rows = x.B * x.T;
     if (c.C == 0 || x.B == 0) {
         if (c.d_regions) std::memset(c.d_regions, 0, size_t(rows * x.d * size_of(type)));
@@ -73,7 +73,7 @@ void attention_backward(const Kernels& k, const AttendGrad& c) {
                     View{element(c.queries, type, from * x.d), type, 1, x.d}, d_regions.rows(), x.d, Store::add);
         if (c.d_queries) {
             Result d_queries(k, element(c.d_queries, type, from * x.d), type, n, x.d);
-            product(gemm, c.threads, n, View{d_logits.as(), DType::f32, rows, 1}, x, d_queries.rows(), x.d);
+            product(k, gemm, c.threads, n, View{d_logits.as(), DType::f32, rows, 1}, x, d_queries.rows(), x.d);
             d_queries.finish(c.threads);
         }
     }

@@ -432,6 +432,11 @@ double spin_f32(int64_t rounds) {
     return double(rounds) * CHAINS * W;
 }
 
+void lines(void* rows, int first, const void* src, DType type, int64_t lane_stride, int64_t step_stride, int count,
+           int64_t steps) {
+    pack<32>(rows, first, src, type, lane_stride, step_stride, count, steps);
+}
+
 const Gemm gemm_f32 = {MR, NR, 1, 4, pack<MR>, pack<NR>, multiply<MultiplyAdd, 1>};
 
 }  // namespace

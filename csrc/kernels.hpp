@@ -61,6 +61,9 @@ struct Kernels {
     void (*transpose)(int64_t rows, int64_t cols, const float* src, int64_t src_stride, void* dst, DType type,
                       int64_t dst_stride);
     void (*convert)(int64_t n, const void* src, DType from, void* dst, DType to);
+    // Lay `count` <= 32 strided lanes out as rows of 32 floats, one row a step; lanes beyond count are left alone.
+    void (*lines)(void* rows, int first, const void* src, DType type, int64_t lane_stride, int64_t step_stride, int count,
+                  int64_t steps);
     // Register-only loops for the peak: multiply-adds done (float32 FMA, bfloat16 dot); 0 where there is no such unit.
     double (*spin_f32)(int64_t rounds);
     double (*spin_bf16)(int64_t rounds);

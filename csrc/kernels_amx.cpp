@@ -142,7 +142,7 @@ const Gemm gemm_bf16 = {side, side, 32, 2, pack_tiles<true>, pack_tiles<false>, 
 const Kernels* amx_kernels() {
     using namespace amx;
     static const Kernels table = {"amx", W,         gemm_f32, gemm_bf16, softmax,  softmax_grad,
-                                  dots,  transpose, convert,  spin_f32,  spin_bf16};
+                                  dots,  transpose, convert,  lines,     spin_f32, spin_bf16};
     return &table;
 }
 }  // namespace fastzsl

@@ -55,7 +55,7 @@ const Gemm gemm_bf16 = {MR, NR, 2, 2, pack_pairs<MR>, pack_pairs<NR>, multiply<D
 const Kernels* avx512bf16_kernels() {
     using namespace avx512bf16;
     static const Kernels table = {"avx512bf16", W,         gemm_f32, gemm_bf16, softmax,  softmax_grad,
-                                  dots,         transpose, convert,  spin_f32,  spin_bf16};
+                                  dots,         transpose, convert,  lines,     spin_f32, spin_bf16};
     return &table;
 }
 }  // namespace fastzsl

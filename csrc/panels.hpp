@@ -133,7 +133,7 @@ inline int64_t images_per_task(const Gemm& gemm, int64_t B, int64_t T, int threa
 void product(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const View& a, const View& b, float* c, int64_t ldc,
              Store store = Store::replace);
 // B is the regions as a (B * T steps, d lanes) matrix.
-void product(const Gemm& gemm, int threads, int64_t m, const View& a, const Regions& x, float* c, int64_t ldc,
+void product(const Kernels& kernels, const Gemm& gemm, int threads, int64_t m, const View& a, const Regions& x, float* c, int64_t ldc,
              Store store = Store::replace);
 
 }  // namespace fastzsl

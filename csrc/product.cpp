@@ -63,19 +63,21 @@ void product(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, con
     run(gemm, threads, m, n, k, a, pack, c, ldc, store);
 }
 
-void product(const Gemm& gemm, int threads, int64_t m, const View& a, const Regions& x, float* c, int64_t ldc, Store store) {
+void product(const Kernels& kernels, const Gemm& gemm, int threads, int64_t m, const View& a, const Regions& x, float* c,
+             int64_t ldc, Store store) {
     if (x.B <= 1 || x.stride_b == x.T * x.stride_t) {
         product(gemm, threads, m, x.d, x.B * x.T, a, View{x.data, x.type, x.stride_d, x.stride_t}, c, ldc, store);
         return;
     }
-    // An image may begin inside a block of steps; this needs a panel whose steps are simply one after another (ku = 1).
+    // The steps of two images do not lie one stride apart: lay a few of them out in rows first.
     auto pack = [&](void* panel, int64_t lane, int64_t step, int lanes, int64_t steps) {
+        float rows[steps_packed * 32];
         for (int64_t p = 0; p < steps;) {
             int64_t b = (step + p) / x.T, t = (step + p) % x.T, run = std::min(steps - p, x.T - t);
-            gemm.pack_b(static_cast<char*>(panel) + p * gemm.nr * gemm.bytes, 0, x.at(b, t, lane), x.type, x.stride_d, x.stride_t,
-                        lanes, run);
+            kernels.lines(rows + p * 32, 0, x.at(b, t, lane), x.type, x.stride_d, x.stride_t, lanes, run);  // nr <= 32
             p += run;
         }
+        gemm.pack_b(panel, 0, rows, DType::f32, 1, 32, lanes, steps);
     };
     run(gemm, threads, m, x.d, x.B * x.T, a, pack, c, ldc, store);
 }

@@ -13,7 +13,7 @@ constexpr float tiny = 1e-12f;
 class Call {
 public:
     Call(const Kernels& kernels, const ScoresGrad& call)
-        : k(kernels), c(call), x(call.regions), type(call.regions.type), gemm(kernels.f32), rows(x.B * x.T),
+        : k(kernels), c(call), x(call.regions), type(call.regions.type), gemm(type == DType::f32 ? kernels.f32 : kernels.bf16), rows(x.B * x.T),
           grad(kernels, call.grad, type, x.B * call.C), classes(kernels, call.classes, type, call.C * call.m),
           bias(kernels, call.bias, type, call.m), d_regions(kernels, inner(call.d_regions), type, rows, x.d),
           d_queries(kernels, inner(call.d_queries), type, call.C, x.d), d_weight(kernels, call.d_weight, type, call.m, x.d),
@@ -81,11 +81,11 @@ private:
             }
             float *dh = sums.as<float>(), *dp = dh + n * x.d;
             if (for_h && for_p)
-                product(gemm, c.threads, 2 * n, floats(logits, rows), x, dh, x.d);
+                product(k, gemm, c.threads, 2 * n, floats(logits, rows), x, dh, x.d);
             else if (for_h)
-                product(gemm, c.threads, n, floats(logits, rows), x, dh, x.d);
+                product(k, gemm, c.threads, n, floats(logits, rows), x, dh, x.d);
             else if (for_p)
-                product(gemm, c.threads, n, floats(values, rows), x, dp, x.d);
+                product(k, gemm, c.threads, n, floats(values, rows), x, dp, x.d);
             if (for_h) std::memcpy(d_queries.rows() + from * x.d, dh, size_t(n * x.d) * 4);
             if (c.d_weight)
                 product(gemm, c.threads, c.m, x.d, n, floats(k_rows, c.m, true), floats(dp, x.d, true), d_weight.rows(), x.d,
@@ -190,13 +190,13 @@ private:
             });
             if (c.d_regions) from_logits(logits.as<float>(), from, n, from ? Store::add : Store::replace);
             if (c.d_queries)
-                product(gemm, c.threads, n, floats(logits.as<float>(), rows), x, d_queries.rows() + from * x.d, x.d);
+                product(k, gemm, c.threads, n, floats(logits.as<float>(), rows), x, d_queries.rows() + from * x.d, x.d);
             if (c.d_classes) sum_pooled(from, n, shares.as<float>(), v.rows(), memory, layout.size(), at_e, at_a, at_left, at_right);
         }
         if (c.d_regions)
             product(gemm, c.threads, rows, x.d, c.m, floats(dv.as<float>(), c.m), matrix(c.weight, x.d, true), d_regions.rows(),
                     x.d, Store::add);
-        if (c.d_weight) product(gemm, c.threads, c.m, floats(dv.as<float>(), c.m, true), x, d_weight.rows(), x.d);
+        if (c.d_weight) product(k, gemm, c.threads, c.m, floats(dv.as<float>(), c.m, true), x, d_weight.rows(), x.d);
         if (c.d_bias) sum_rows(dv.as<float>(), rows, d_bias.rows());
         if (c.d_classes) through_class_norms();
     }
