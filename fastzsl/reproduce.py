@@ -6,7 +6,7 @@ import json
 import typing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import yaml
 from lightning_fabric import Fabric
@@ -87,7 +87,7 @@ def reproduce(settings: Settings, console: Console | None = None) -> Campaign:
         UserError: anything in the input that the user can mend.
     """
     console = console or Console()
-    base = base_config(settings)
+    base = base_config(settings.config, settings.set)
     sources = [(name, source_config(base, name, settings)) for name in settings.datasets]
     variants = find_variants(settings.variants)
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
@@ -137,15 +137,15 @@ def reproduce(settings: Settings, console: Console | None = None) -> Campaign:
     return campaign
 
 
-def base_config(settings: Settings) -> Config:
-    """The configuration that all variants start from.
+def base_config(file: Path | None, assignments: tuple[str, ...]) -> Config:
+    """The configuration that all variants start from: defaults, a file, and NAME=VALUE on top.
 
     Raises:
         UserError: an unknown setting, or a value that is none.
     """
-    config = load_config(settings.config) if settings.config else Config()
+    config = load_config(file) if file else Config()
     changes: dict[str, Any] = {}
-    for item in settings.set:
+    for item in assignments:
         name, sign, value = item.partition("=")
         if not sign or name not in vars(config):
             raise UserError(f"--set {item}: wanted NAME=VALUE{nearest(name, list(vars(config)))}")
@@ -160,7 +160,17 @@ def base_config(settings: Settings) -> Config:
     return replace(config, out=None, resume=False, **changes)
 
 
-def source_config(base: Config, name: str, settings: Settings) -> Config:
+class Whereabouts(Protocol):
+    """Where the data are: the part of an entry point's settings that `source_config` reads."""
+
+    @property
+    def root(self) -> Path | None: ...
+
+    @property
+    def features(self) -> Path | None: ...
+
+
+def source_config(base: Config, name: str, settings: Whereabouts) -> Config:
     """The configuration for one data set.
 
     Raises:

@@ -21,8 +21,9 @@ from fastzsl.protocol.metrics import Results
 from fastzsl.protocol.metrics import TestScores as Scores
 from fastzsl.protocol.trials import Outcome
 from fastzsl.report.tables import Table
-from fastzsl.reproduce import Settings, base_config, main
-from fastzsl.training.config import Config
+from fastzsl.reproduce import base_config, main
+from fastzsl.training.config import Config, load_config
+from fastzsl.tune import main as tune
 
 
 def test_paired_differences_agree_with_scipy(seed: int) -> None:
@@ -147,7 +148,7 @@ def test_bad_arguments_are_named_in_a_line(
 
 
 def test_settings_are_read_as_numbers() -> None:
-    config = base_config(Settings(set=("lr=1e-3", "epochs=2", "coupled=false")))
+    config = base_config(None, ("lr=1e-3", "epochs=2", "coupled=false"))
     assert (config.lr, config.epochs, config.coupled) == (1e-3, 2, False)
 
 
@@ -199,3 +200,23 @@ def test_the_whole_on_a_folder_of_pictures_leaves_tables_figures_and_report(
     main(command)
     assert {p: p.stat().st_mtime_ns for p in (out / "trials").rglob("trial.json")} == stamps, "trained again"
     assert json.loads((out / "results.json").read_text()) == results
+
+
+def test_tuning_leaves_a_configuration_that_training_takes(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tune"
+    tune([
+        "--dataset", "folder", "--root", str(pictures), "--out", str(out), "--folds", "2", "--workers", "1",
+        "--grid", "lr=1e-9,1e-2", "epochs=1,3", "--set", "batch_size=16", "accelerator=cpu",
+    ])  # fmt: skip
+    record = json.loads((out / "selection.json").read_text())
+    assert "2 folds of the seen classes" in record["chosen_on"]
+    chosen = load_config(out / "config.yaml")
+    assert {"lr": chosen.lr, "epochs": chosen.epochs} == record["chosen"]
+    rows = list(csv.DictReader((out / "trials.csv").open()))
+    assert sum(bool(r["chosen"]) for r in rows) == 1
+    assert float(next(r for r in rows if r["chosen"])["H"]) == max(float(r["H"]) for r in rows)
+    with pytest.raises(SystemExit):
+        tune(["--grid", "lr", "--out", str(out)])
+    assert "wanted NAME=VALUE,VALUE" in capsys.readouterr().err
