@@ -24,8 +24,8 @@ def scores_rows(
     both     dS = scale A (dA - sum_t A dA)
     """
     rows = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    r_live = rows < B * C.to(tl.int64)
     c = rows // B
+    r_live = c < C
     b = rows - c * B
     region = tl.arange(0, BLOCK_T)
     live = r_live[:, None] & (region < REGIONS)[None, :]
@@ -61,8 +61,8 @@ def softmax_rows(
 ):  # fmt: skip
     """dS = scale A (dA - sum_t A dA), with dA = grad_attention + extra: (B, C, T) in, (C, B, T) out."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    r_live = rows < B * C.to(tl.int64)
     c = rows // B
+    r_live = c < C
     b = rows - c * B
     region = tl.arange(0, BLOCK_T)
     live = r_live[:, None] & (region < REGIONS)[None, :]

@@ -61,8 +61,7 @@ def _card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     launch._tuners.clear()
 
 
-def _run(T: int, dtype: torch.dtype) -> set[str]:
-    B, C, d, m = 3, 20, 64, 12
+def _run(T: int, dtype: torch.dtype, B: int = 3, C: int = 20, d: int = 64, m: int = 12) -> set[str]:
     regions, queries = torch.randn(B, T, d).to(dtype), torch.randn(C, d).to(dtype)
     weight, embeddings = torch.randn(m, d).to(dtype), torch.randn(C, m).to(dtype)
     rest, needs = torch.randn(B, C).to(dtype), [True] * 5
@@ -91,6 +90,13 @@ def test_every_kernel_compiles_with_the_arguments_it_is_launched_with(T: int, dt
         assert ("wgmma" in compiled.asm["ptx"]) == matrix, name
     if dtype != torch.float32:
         assert len(TRIED) > 3, "the autotuner had nothing to choose from"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("T", [1, 129])
+def test_sizes_of_one_compile_too(T: int) -> None:
+    # Triton turns an argument of 1 into a constant, which has not all that a variable has.
+    assert len(_run(T, torch.bfloat16, B=1, C=1, d=1, m=1)) == 4
 
 
 def test_tf32_follows_torch_backends() -> None:
