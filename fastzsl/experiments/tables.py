@@ -88,9 +88,10 @@ def differences(campaign: Campaign) -> Table:
                 )
                 interval = "" if math.isnan(d.low) else f"{100 * d.low:+.1f} to {100 * d.high:+.1f}"
                 verdict = "yes" if d.low > 0 else "the opposite" if d.high < 0 else "not shown"
+                p = "" if math.isnan(d.p) else "<0.001" if d.p < 0.001 else f"{d.p:.3f}"
                 rows.append(
                     [title(dataset), label, shown, f"{100 * d.mean:+.1f}", interval,
-                     "" if math.isnan(d.p) else f"{d.p:.3f}", f"{d.wins}/{d.n}", claim, verdict]
+                     p, f"{d.wins}/{d.n}", claim, verdict]
                 )  # fmt: skip
     header = [
         "data set", "without the part", "figure", "full model is better by", "95% interval", "p", "wins",

@@ -68,7 +68,7 @@ class Table:
 
 
 def _is_figure(cell: str) -> bool:
-    return not cell or cell == "-" or cell[0] in "+-0123456789"
+    return not cell or cell == "-" or cell[0] in "+-<0123456789"
 
 
 def _markdown(cell: str) -> str:
