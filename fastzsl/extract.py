@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ from rich.console import Console
 
 from fastzsl.backbones import load_backbone
 from fastzsl.cli import parse, progress_bars
-from fastzsl.data.extraction import extract_features
 from fastzsl.data.feature_writer import partial_path
 from fastzsl.data.hdf5_dataset import dataset_arrays
 from fastzsl.data.prepare import Sources, find_dataset
+from fastzsl.data.sharded_extraction import extract_share
 from fastzsl.data.xlsa17 import KNOWN, original_attributes
 from fastzsl.errors import UserError, exits_with_message
 
@@ -23,7 +24,8 @@ DESCRIPTION = """Extract feature maps once, for training and for other programs.
 
 The file follows the convention of the dense-attention papers: feature_map (N, d, h, w), labels, trainval_loc,
 test_seen_loc, test_unseen_loc, att, original_att, counted from 0. Stopped at any moment, it goes on with the
-same command. Train on it with `python -m fastzsl.train --dataset hdf5 --features FILE`.
+same command; `torchrun --nproc-per-node=N -m fastzsl.extract ...` shares the work among processes. Train on it
+with `python -m fastzsl.train --dataset hdf5 --features FILE`.
 """
 
 
@@ -99,10 +101,13 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
             words = f"features, {speed:.1f} images/s" if speed else "features"
             progress.update(task, advance=pictures, description=words)
 
-        extract_features(
+        rank, world = _place()
+        extract_share(
             data.images,
             backbone,
             settings.out,
+            rank=rank,
+            world=world,
             fingerprint=data.fingerprint,
             weights=settings.backbone_weights,
             dtype=settings.dtype,
@@ -112,9 +117,10 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
             progress=hear,
         )
         progress.update(task, completed=len(data.images))
-    console.print(
-        f"{settings.out}: feature maps of {len(data.images)} pictures{rate.words()}", highlight=False
-    )
+    if rank == 0:
+        console.print(
+            f"{settings.out}: feature maps of {len(data.images)} pictures{rate.words()}", highlight=False
+        )
     return settings.out
 
 
@@ -136,6 +142,15 @@ class Rate:
 
     def words(self) -> str:
         return f", {self._last:.1f} images/s" if self._last else ""
+
+
+def _place() -> tuple[int, int]:
+    """This process's number and how many there are, as torchrun says."""
+    if not torch.distributed.is_torchelastic_launched():
+        return 0, 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def _device(name: str) -> str:

@@ -68,13 +68,7 @@ def extract_features(
     backbone = backbone.to(device)
     side = backbone.image_size
     probe = backbone(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
-    identity: dict[str, str | int] = {
-        "pictures": fingerprint,
-        "backbone": backbone.name,
-        "weights": weights_name(weights),
-        "image_size": side,
-        "precision": str(next(backbone.trunk.parameters()).dtype).removeprefix("torch."),
-    }
+    identity = feature_identity(backbone, fingerprint, weights)
     shape = (len(images), *map(int, probe.shape[1:]))
     with FeatureWriter(path, shape, dtype, identity, arrays) as writer:  # type: ignore[arg-type]
         if len(images) > len(writer.missing):
@@ -130,6 +124,17 @@ def _features(
                     future.cancel()
     finally:
         torch.set_num_threads(cores)
+
+
+def feature_identity(backbone: Backbone, fingerprint: str, weights: str | None) -> dict[str, str | int]:
+    """What decides the features: files that agree on it may continue each other."""
+    return {
+        "pictures": fingerprint,
+        "backbone": backbone.name,
+        "weights": weights_name(weights),
+        "image_size": backbone.image_size,
+        "precision": str(next(backbone.trunk.parameters()).dtype).removeprefix("torch."),
+    }
 
 
 def weights_name(weights: str | None) -> str:
