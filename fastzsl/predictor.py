@@ -264,7 +264,8 @@ def load(
             default: the run's own.
 
     Raises:
-        UserError: no finished run, a damaged file, or a backbone that gives other features.
+        UserError: no finished run, a damaged file, a backbone that gives other features, or a device that is
+            not here.
 
     >>> predictor = fastzsl.load("runs/shapes")                       # doctest: +SKIP
     >>> predictor.predict("photo.jpg", classes="unseen")[0].top(3)    # doctest: +SKIP
@@ -284,7 +285,11 @@ def load(
             f"{folder.model} was trained on features of d={feature_dim} but backbone {trunk.name} gives "
             f"d={trunk.feature_dim}; name the backbone that made the features with --backbone"
         )
-    fabric = Fabric(accelerator=accelerator or config.accelerator, devices=1, precision=config.precision)
+    accelerator = accelerator or config.accelerator
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=config.precision)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"--accelerator {accelerator}: {str(error).splitlines()[0][:120]}") from None
     with torch.random.fork_rng():
         model = new_model(
             config, feature_dim, own.embeddings.shape[1], trunk if config.train_backbone else None

@@ -245,6 +245,8 @@ def test_load_refuses_what_is_no_finished_run(run: Path, tmp_path: Path) -> None
     (tmp_path / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:-10])
     with pytest.raises(UserError, match="not a whole safetensors file"):
         fastzsl.load(tmp_path)
+    with pytest.raises(UserError, match="--accelerator nonsense: You selected an invalid accelerator name"):
+        fastzsl.load(run, accelerator="nonsense")
     with pytest.raises(UserError, match="d=96 but backbone timm/test_vit gives d=64"):
         fastzsl.load(run, backbone="timm/test_vit", backbone_weights="random")
 

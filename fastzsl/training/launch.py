@@ -46,8 +46,9 @@ def launch(config: Config) -> Fabric:
             num_nodes=nodes,
             precision=config.precision,
         )
-    except MisconfigurationException as error:
-        raise UserError(f"--accelerator {config.accelerator}, {devices} devices: {error}") from None
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        said = str(error).splitlines()[0][:150]
+        raise UserError(f"--accelerator {config.accelerator}, {devices} devices: {said}") from None
     fabric.launch()
     return fabric
 
