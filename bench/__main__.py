@@ -6,6 +6,7 @@ Cases whose name contains every word are run; results gather in bench/results.js
 from __future__ import annotations
 
 import argparse
+import time
 
 import torch
 
@@ -25,7 +26,15 @@ def main() -> None:
     parser.add_argument(
         "--warm", action="store_true", help="only compile and check, so that a later run starts at once"
     )
+    parser.add_argument(
+        "--shared",
+        action="store_true",
+        help="for a machine that others use: one thread, and the processor time of that thread instead of the clock",
+    )
     options = parser.parse_args()
+    clock = time.thread_time if options.shared else time.perf_counter
+    if options.shared:
+        torch.set_num_threads(1)
     torch.set_grad_enabled(True)
     for case in CASES:
         if not all(word in case.name.replace(",", "").split() for word in options.words):
@@ -36,8 +45,11 @@ def main() -> None:
         check(runs, truth_of(case, inputs), case.dtype)
         if options.warm:
             continue
-        times, peak = interleaved(runs, case.dtype, options.seconds, rounds=3000)
-        store(case.name, {"times": times, "peak": peak, "operations": case.operations, "machine": machine()})
+        times, peak = interleaved(runs, case.dtype, clock, options.seconds, rounds=3000)
+        store(
+            case.name,
+            {"times": times, "peak": peak, "operations": case.operations, "machine": machine(options.shared)},
+        )
         for name, seconds in times.items():
             share = case.operations / seconds / peak
             print(

@@ -14,10 +14,15 @@ from fastzsl import _native
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
-def peak(dtype: torch.dtype, seconds: float = 0.05) -> float:
-    """Floating-point operations a second from registers alone on all threads."""
+Clock = Callable[[], float]
+
+
+def peak(dtype: torch.dtype, clock: Clock, seconds: float = 0.05) -> float:
+    """Floating-point operations a second of `clock` from registers alone on all threads."""
     rate = _native.peak_f32 if dtype == torch.float32 else _native.peak_bf16
-    return 2 * rate(seconds, torch.get_num_threads())
+    wall, start = time.perf_counter(), clock()
+    done = rate(seconds, torch.get_num_threads())
+    return 2 * done * (time.perf_counter() - wall) / (clock() - start)
 
 
 def check(runs: dict[str, Callable[[], list[Tensor]]], truth: Tensor, dtype: torch.dtype) -> None:
@@ -38,7 +43,11 @@ def check(runs: dict[str, Callable[[], list[Tensor]]], truth: Tensor, dtype: tor
 
 
 def interleaved(
-    runs: dict[str, Callable[[], list[Tensor]]], dtype: torch.dtype, seconds: float, rounds: int = 100
+    runs: dict[str, Callable[[], list[Tensor]]],
+    dtype: torch.dtype,
+    clock: Clock,
+    seconds: float,
+    rounds: int = 100,
 ) -> tuple[dict[str, float], float]:
     """(median seconds of each contestant, median peak). All run once in each round, each time from another start, so
     that whatever slows the machine for a while slows all of them.
@@ -50,10 +59,10 @@ def interleaved(
     for r in range(rounds):
         if r >= 5 and time.perf_counter() - begin > seconds:
             break
-        peaks.append(peak(dtype, 0.01))
+        peaks.append(peak(dtype, clock, 0.01))
         for i in range(len(names)):
             name = names[(i + r) % len(names)]
-            start = time.perf_counter()
+            start = clock()
             runs[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: statistics.median(t) for name, t in times.items()}, statistics.median(peaks)

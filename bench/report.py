@@ -17,8 +17,8 @@ HERE = Path(__file__).parent
 JSON, MARKDOWN = HERE / "results.json", HERE / "RESULTS.md"
 
 
-def machine() -> dict[str, Any]:
-    """Processor, instruction set, threads and versions."""
+def machine(shared: bool) -> dict[str, Any]:
+    """Processor, instruction set, threads, versions and what was timed."""
     name = platform.processor()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -31,6 +31,9 @@ def machine() -> dict[str, Any]:
         "processor": name,
         "isa": _native.isa(),
         "threads": torch.get_num_threads(),
+        "clock": "processor time of the thread, on a machine busy with other work"
+        if shared
+        else "wall clock",
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
@@ -84,7 +87,8 @@ def markdown(results: dict[str, Any]) -> str:
     if ran:
         m = results[ran[0].name]["machine"]
         lines += [
-            f"{m['processor']}; {m['isa']}; {m['threads']} threads; PyTorch {m['torch']}, Python {m['python']}.",
+            f"{m['processor']}; {m['isa']}; threads: {m['threads']}; PyTorch {m['torch']}, Python {m['python']}.",
+            f"Timed: {m['clock']}.",
             "T = 49 regions. Medians; all contestants run in turn in one process, after a check against float64.",
             "The peak is measured between the rounds, from registers alone on all threads: float32 multiply-adds,",
             "or the bfloat16 products of the unit in use. Written by `python -m bench`.",

@@ -36,14 +36,15 @@ public:
         task_ = &task;
         count_ = count;
         next_.store(0, std::memory_order_relaxed);
-        working_.store(threads - 1, std::memory_order_relaxed);
-        // One word tells the job's number and how many workers take part: a worker that is late, and not wanted,
-        // never reads the fields above while they change.
         round_++;
+        gate_.store(round_ << 17, std::memory_order_release);
         state_.store(round_ << 16 | uint64_t(threads - 1));
         if (sleeping_.load() > 0) state_.notify_all();
         work(0);
-        for (int i = 0; working_.load(std::memory_order_acquire) > 0; i++)
+        // Nothing is left to take: close the gate and wait for those inside. On a busy machine a worker may not even have
+        // been given a processor yet, and is not waited for.
+        gate_.fetch_or(closed);
+        for (int i = 0; gate_.load(std::memory_order_acquire) & inside; i++)
             if (i < spins)
                 pause();
             else
@@ -53,6 +54,15 @@ public:
 private:
     void work(int worker) {
         for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) (*task_)(i, worker);
+    }
+
+    // Only while the gate of this round is open may the fields of the job be read: they do not change before those inside
+    // have left.
+    bool enter(uint64_t round) {
+        uint64_t gate = gate_.load(std::memory_order_acquire);
+        while (gate >> 17 == round && !(gate & closed))
+            if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) return true;
+        return false;
     }
 
     bool grow(int workers) {
@@ -78,9 +88,9 @@ private:
                 continue;
             }
             seen = now;
-            if (uint64_t(worker) > (now & 0xffff)) continue;
+            if (uint64_t(worker) > (now & 0xffff) || !enter(now >> 16)) continue;
             work(worker);
-            working_.fetch_sub(1, std::memory_order_release);
+            gate_.fetch_sub(1, std::memory_order_release);
         }
     }
 
@@ -89,9 +99,11 @@ private:
     uint64_t round_ = 0;
     const Task* task_ = nullptr;
     int64_t count_ = 0;
-    std::atomic<uint64_t> state_{0};
+    // state_: the job's number and how many workers it wants. gate_: its number, whether it is closed, who is inside.
+    static constexpr uint64_t closed = 1 << 16, inside = closed - 1;
+    std::atomic<uint64_t> state_{0}, gate_{closed};
     std::atomic<int64_t> next_{0};
-    std::atomic<int> working_{0}, sleeping_{0};
+    std::atomic<int> sleeping_{0};
 };
 
 std::atomic<Pool*> pool{nullptr};

@@ -58,7 +58,13 @@ def refuses(call: Call) -> list[str]:
 
 
 def slower(call: Call) -> str | None:
-    """Why "auto" should pass the native kernels over for `call`; None if it should not."""
+    """Why "auto" should pass the native kernels over for `call`; None if it should not.
+
+    Measured (bench/NOTES.md): one picture or a few, scored by dot product, spend their time in the product of
+    embeddings and decoder and in the call itself, where plain PyTorch is as fast. Cosine and attention win.
+    """
+    if call.op == "attended_scores" and call.similarity == "dot" and call.B * call.T <= 200:
+        return f"plain PyTorch is as fast for {call.B} x {call.T} regions scored by dot product"
     return None
 
 
@@ -77,7 +83,7 @@ def attention_forward(
         scale,
         attended.data_ptr(),
         attention.data_ptr(),
-        _threads(),
+        _threads(B * T * C * d),
     )
     return attended, attention
 
@@ -99,7 +105,8 @@ def attention_backward(
     grads = _empty_grads((regions, queries), needs)
     _module().attend_grad(
         _describe(regions), queries.data_ptr(), queries.shape[0], scale, grad_attended.data_ptr(),
-        _address(grad_attention), attention.data_ptr(), *(g.data_ptr() for g in grads), _threads(),
+        _address(grad_attention), attention.data_ptr(), *(g.data_ptr() for g in grads),
+        _threads(regions.numel() * queries.shape[0]),
     )  # fmt: skip
     return grads[0], grads[1]
 
@@ -129,7 +136,7 @@ def scores_forward(
     _module().scores(
         _describe(regions), queries.data_ptr(), decoder_weight.data_ptr(), _address(bias),
         class_embeddings.data_ptr(), C, m, scale, _SIMILARITY[similarity], _ORDER[order],
-        scores.data_ptr(), attention.data_ptr(), values.data_ptr(), _threads(),
+        scores.data_ptr(), attention.data_ptr(), values.data_ptr(), _threads((B * T + m) * C * d),
     )  # fmt: skip
     return scores, attention, values
 
@@ -161,7 +168,7 @@ def scores_backward(
         _describe(regions), queries.data_ptr(), decoder_weight.data_ptr(), _address(bias),
         class_embeddings.data_ptr(), *class_embeddings.shape, scale, _SIMILARITY[similarity], _ORDER[order],
         grad_scores.data_ptr(), scores.data_ptr(), attention.data_ptr(), values.data_ptr(),
-        *(g.data_ptr() for g in grads), _threads(),
+        *(g.data_ptr() for g in grads), _threads(regions.numel() * queries.shape[0]),
     )  # fmt: skip
     return grads[0], grads[1], grads[2], grads[3], grads[4]
 
@@ -173,8 +180,9 @@ def _module() -> ModuleType:
     return module
 
 
-def _threads() -> int:
-    return torch.get_num_threads()
+def _threads(multiply_adds: int) -> int:
+    """As PyTorch, but no thread for less than some ten microseconds of work: waking it would take longer."""
+    return max(1, min(torch.get_num_threads(), multiply_adds // 1_000_000))
 
 
 def _walkable(regions: Tensor) -> Tensor:
