@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
@@ -76,10 +78,16 @@ def _fit(
     task = progress.add_task("training", total=total, completed=start)
     log = MetricsLog(run, start) if fabric.is_global_zero else None
 
+    began, waited = time.perf_counter(), 0.0
+
     def listener(step: int, figures: dict[str, float]) -> None:
         if log:
             log(step, figures)
-        progress.update(task, completed=step, description=f"training, loss {figures['loss']:.3f}")
+        nonlocal waited
+        waited += figures["data_wait"]
+        share = waited / (time.perf_counter() - began)
+        words = f"training, loss {figures['loss']:.3f}, {share:.0%} waiting for data"
+        progress.update(task, completed=step, description=words)
 
     try:
         fit(model, data, config, fabric, checkpoint=run.checkpoint, listener=listener)

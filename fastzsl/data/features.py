@@ -84,7 +84,7 @@ class FileRegions:
                 raise UserError(
                     f"{self._path}: the features of picture {index} are not those that were written"
                 )
-            if not np.isfinite(row).all():
+            if not _finite(row):
                 raise UserError(f"{self._path}: the features of picture {index} have NaN or infinite entries")
             self._unchecked[index] = False
 
@@ -122,6 +122,12 @@ class LibraryRegions:
                 f"{self._path}: the features of picture {rows[bad][0]} have NaN or infinite entries"
             )
         return torch.from_numpy(maps[place]).flatten(2).transpose(1, 2)
+
+
+def _finite(row: np.ndarray) -> bool:
+    """No NaN or infinity: none has all bits of its exponent set. Faster than `np.isfinite` on float16."""
+    exponent = np.uint16(0x7C00) if row.itemsize == 2 else np.uint32(0x7F800000)
+    return not ((row.view(exponent.dtype) & exponent) == exponent).any()
 
 
 def checksum(row: memoryview | bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import stat
 import tarfile
@@ -69,7 +70,7 @@ def unpack(
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{archive}: two files of the name {error.filename}") from None
     except OSError as error:
-        if error.filename or error.errno:
+        if error.filename or error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
             raise
         raise UserError(f"{archive}: damaged ({error})") from None
     except Exception as error:  # zip, zlib, lzma and tar each have their own

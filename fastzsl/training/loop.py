@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fastzsl.backbones import Backbone
 from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.data.prefetch import prefetch
 from fastzsl.errors import UserError
 from fastzsl.model import AttendedAutoencoder
 from fastzsl.model.autoencoder import BatchPart
@@ -109,13 +110,15 @@ def fit(
     _same_on_all_devices(first, checkpoint, fabric)
     objective, optimizer = fabric.setup(_Objective(model, config), optimizer)
     objective.train()
-    for step, batch, part, share in _batches(model, data, config, fabric, first=first, total=total):
+    batches = _batches(model, data, config, fabric, first=first, total=total)
+    ahead = prefetch(batches, lambda place: _read(model, data, place[1]))
+    for (step, batch, part, share), read, waited in ahead:
         torch.manual_seed(config.seed * 1_000_003 + step)
         lr_share = learning_rate_share(step, total)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * lr_share
         with nvtx.annotate("data"):
-            inputs = fabric.to_device(_read(model, data, batch))
+            inputs = fabric.to_device(read)
             labels = fabric.to_device(data.labels[batch])
         with nvtx.annotate("forward"):
             terms = objective(inputs, labels, embeddings, seen, part, share)
@@ -128,7 +131,8 @@ def fit(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         done = step + 1
-        listener(done, {**figures, "lr": config.lr * lr_share, "epoch": step // steps_per_epoch})
+        figures |= {"lr": config.lr * lr_share, "epoch": step // steps_per_epoch, "data_wait": waited}
+        listener(done, figures)
         if checkpoint is not None and (done % steps_per_epoch == 0 or done % config.checkpoint_steps == 0):
             if fabric.is_global_zero:
                 _save(checkpoint, model, optimizer, config, done)

@@ -154,7 +154,7 @@ def test_a_file_of_another_data_set_and_files_that_are_none(tmp_path: Path, maps
 
 
 def test_a_death_of_the_reading_process_is_told_and_mended(tmp_path: Path, maps: np.ndarray) -> None:
-    from fastzsl.data.hdf5 import _reader
+    from fastzsl.data.guarded import _reader
 
     write_maps(tmp_path / "f.h5", maps)
     load_regions(tmp_path / "f.h5")

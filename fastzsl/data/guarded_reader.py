@@ -1,12 +1,13 @@
-"""The process in which the HDF5 library reads files that others made; `fastzsl.data.hdf5` runs it.
+"""The process in which libraries read binary files that others made; `fastzsl.data.guarded` runs it.
 
-A damaged file can make the library crash or loop for ever. So each file is read in a fork of this process
-with a limit on time and memory, and only plain arrays leave it. Imports nothing of fastzsl: it must start
-quickly.
+A damaged file can make the HDF5 library or SciPy's reader of MATLAB files crash, loop for ever or take all
+memory. So each file is read in a fork of this process with a limit on time and memory, and only plain arrays
+leave it.
+Imports nothing of fastzsl: it must start quickly.
 
-In: a line of JSON with path, arrays, maps and seconds. Out: 8 bytes of length, then an .npz whose entry
-    `reply` is
-JSON: {"error": ...}, or what `read` returns.
+In: a line of JSON with kind ("hdf5" or "mat"), path, arrays, maps and seconds. Out: 8 bytes of length, then
+    an .npz
+whose entry `reply` is JSON: {"error": ...}, or texts, maps and made_by; the other entries are the arrays.
 """
 
 from __future__ import annotations
@@ -26,13 +27,49 @@ import numpy as np
 
 MEMORY = 6 << 30
 LARGEST_ARRAY = 2 << 30
+WORDS = {"hdf5": "HDF5", "mat": "MATLAB"}
 
 
 class Refused(Exception):
     """The file is readable but not wanted; the message says why."""
 
 
-def read(path: str, arrays: list[str], maps: str | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+Reply = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+def read_mat(path: str, arrays: list[str]) -> Reply:
+    """The variables that a MATLAB file of version 5 has of those named."""
+    reply: dict[str, Any] = {"texts": {}, "maps": None, "made_by": None}
+    found: dict[str, np.ndarray] = {}
+    values = scipy_io().loadmat(path, variable_names=arrays)
+    for name in arrays:
+        if name not in values:
+            continue
+        value = values[name]
+        if isinstance(value, np.ndarray) and value.dtype.kind in "uif" and value.ndim >= 2:
+            found[name] = value
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+            reply["texts"][name] = [_cell_text(cell, name) for cell in value.ravel()]
+        else:
+            raise Refused(f"{name} is neither numbers nor a cell array of texts")
+    return reply, found
+
+
+def _cell_text(cell: Any, name: str) -> str:
+    text = np.asarray(cell)
+    if text.dtype.kind != "U" or text.size > 1:
+        raise Refused(f"{name} is neither numbers nor a cell array of texts")
+    return "".join(text.ravel().tolist()).rstrip()
+
+
+def scipy_io() -> Any:
+    """Imported when the first MATLAB file comes, before the fork, so that every fork has it."""
+    import scipy.io
+
+    return scipy.io
+
+
+def read_hdf5(path: str, arrays: list[str], maps: str | None) -> Reply:
     """Layout of the data set `maps`, and the arrays that the file has of those named."""
     reply: dict[str, Any] = {"texts": {}, "maps": None, "made_by": None}
     found: dict[str, np.ndarray] = {}
@@ -121,11 +158,15 @@ def answer(request: dict[str, Any], out: BinaryIO) -> None:
     """Read one file and write the reply; every failure is a reply too."""
     found: dict[str, np.ndarray] = {}
     try:
-        reply, found = read(request["path"], request["arrays"], request["maps"])
+        if request["kind"] == "mat":
+            reply, found = read_mat(request["path"], request["arrays"])
+        else:
+            reply, found = read_hdf5(request["path"], request["arrays"], request["maps"])
     except Refused as error:
         reply = {"error": str(error)}
     except Exception as error:
-        reply = {"error": f"not a whole HDF5 file ({(str(error).splitlines() or ['?'])[0][:120]})"}
+        said = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reply = {"error": f"not a whole {WORDS[request['kind']]} file ({said})"}
     text = np.frombuffer(json.dumps(reply).encode(), dtype=np.uint8)
     np.savez(out, reply=text, **found)  # type: ignore[arg-type]
 
@@ -157,7 +198,7 @@ def in_a_fork(request: dict[str, Any]) -> bytes:
     limit = number in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL)
     how = f"did not end in {request['seconds']} s" if limit else f"crashed (signal {number})"
     dead = io.BytesIO()
-    text = json.dumps({"error": f"damaged: the HDF5 library {how} on it"})
+    text = json.dumps({"error": f"damaged: the reader of {WORDS[request['kind']]} files {how} on it"})
     np.savez(dead, reply=np.frombuffer(text.encode(), dtype=np.uint8))
     return dead.getvalue()
 
@@ -166,7 +207,10 @@ def serve() -> None:
     """Answer until the parent closes our input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin.buffer:
-        reply = in_a_fork(json.loads(line))
+        request = json.loads(line)
+        if request["kind"] == "mat":
+            scipy_io()
+        reply = in_a_fork(request)
         sys.stdout.buffer.write(struct.pack("<q", len(reply)))
         sys.stdout.buffer.write(reply)
         sys.stdout.buffer.flush()
