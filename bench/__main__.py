@@ -31,6 +31,7 @@ def main() -> None:
         action="store_true",
         help="for a machine that others use: one thread, and the processor time of that thread instead of the clock",
     )
+    parser.add_argument("--plain", action="store_true", help="leave out what torch.compile has to compile first")
     options = parser.parse_args()
     clock = time.thread_time if options.shared else time.perf_counter
     if options.shared:
@@ -42,6 +43,8 @@ def main() -> None:
         torch.compiler.reset()  # else the cases share one limit on recompilation
         inputs = inputs_of(case)
         runs = contestants(case, inputs)
+        if options.plain:
+            runs = {name: run for name, run in runs.items() if "compiled" not in name}
         check(runs, truth_of(case, inputs), case.dtype)
         if options.warm:
             continue
