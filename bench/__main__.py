@@ -31,7 +31,9 @@ def main() -> None:
         action="store_true",
         help="for a machine that others use: one thread, and the processor time of that thread instead of the clock",
     )
-    parser.add_argument("--plain", action="store_true", help="leave out what torch.compile has to compile first")
+    parser.add_argument(
+        "--plain", action="store_true", help="leave out what torch.compile has to compile first"
+    )
     options = parser.parse_args()
     clock = time.thread_time if options.shared else time.perf_counter
     if options.shared:
