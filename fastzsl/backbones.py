@@ -159,7 +159,10 @@ def _timm(name: str, weights: str | Path | None) -> Backbone:
 
     def features(images: Tensor) -> Tensor:
         maps = model.forward_features(images)
-        return maps if maps.ndim == 4 else _grid(maps[:, prefix:])
+        if maps.ndim == 3:
+            return _grid(maps[:, prefix:])
+        # Swin and its kin keep the channels last.
+        return maps if maps.shape[1] == model.num_features else maps.permute(0, 3, 1, 2)
 
     return Backbone(name, features, model, config["mean"], config["std"], config["input_size"][-1])
 

@@ -47,6 +47,7 @@ def test_default_recognises_a_real_photograph(caltech101: Path) -> None:
         ("convnext_tiny", 768, 7),
         ("timm/resnet10t", 512, 6),
         ("timm/vit_tiny_patch16_224", 192, 14),
+        ("timm/swin_tiny_patch4_window7_224", 768, 7),  # channels last inside
     ],
 )
 def test_trunks_of_every_kind_give_maps(name: str, dim: int, side: int) -> None:
