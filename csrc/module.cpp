@@ -98,6 +98,9 @@ PYBIND11_MODULE(_native, module) {
     module.doc() = "Native CPU kernels of fastzsl; see fastzsl/ops/native.py for the functions to call.";
     module.def("isas", &isas, "Instruction sets built in and runnable here, weakest first.");
     module.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
+    module.def(
+        "share_openmp", [](uintptr_t address) { share_openmp(reinterpret_cast<void*>(address)); }, py::arg("gomp_parallel"),
+        "Run on the threads of the OpenMP runtime whose GOMP_parallel lies at this address; 0: on threads of our own.");
     module.def("set_isa", &set_isa, py::arg("name"), "Use another instruction set, for tests; ValueError if not in isas().");
     py::class_<Memory>(module, "Memory", py::buffer_protocol(), "Bytes for a large result; see csrc/module.cpp.")
         .def(py::init<size_t>())

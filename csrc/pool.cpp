@@ -109,10 +109,36 @@ private:
 std::atomic<Pool*> pool{nullptr};
 std::mutex creation;
 
+// What `#pragma omp parallel` compiles to with GCC: run fn(data) on so many threads, and return when all have.
+using GompParallel = void (*)(void (*fn)(void*), void* data, unsigned threads, unsigned flags);
+
+std::atomic<GompParallel> gomp{nullptr};
+std::mutex team;  // one team at a time: a second caller works alone, as with the pool
+
+struct Loop {
+    const Task& task;
+    int64_t count;
+    std::atomic<int64_t> next{0};
+    std::atomic<int> workers{0};
+
+    static void member(void* data) {
+        Loop& loop = *static_cast<Loop*>(data);
+        int worker = loop.workers.fetch_add(1, std::memory_order_relaxed);
+        for (int64_t i; (i = loop.next.fetch_add(1, std::memory_order_relaxed)) < loop.count;) loop.task(i, worker);
+    }
+};
+
 // A forked child has none of the threads: it starts with a new pool, and the old one is left as it lies.
 void forget() {
     pool.store(nullptr);
+    gomp.store(nullptr);
     new (&creation) std::mutex;
+    new (&team) std::mutex;
+}
+
+void forget_in_children() {
+    static bool registered = pthread_atfork(nullptr, nullptr, forget) == 0;
+    (void)registered;
 }
 
 Pool& current() {
@@ -121,8 +147,7 @@ Pool& current() {
     std::lock_guard<std::mutex> lock(creation);
     p = pool.load();
     if (!p) {
-        static bool registered = false;
-        if (!registered) registered = pthread_atfork(nullptr, nullptr, forget) == 0;
+        forget_in_children();
         p = new Pool;  // never destroyed: its threads may outlive main
         pool.store(p, std::memory_order_release);
     }
@@ -131,13 +156,23 @@ Pool& current() {
 
 }  // namespace
 
+void share_openmp(void* gomp_parallel) {
+    forget_in_children();
+    gomp.store(reinterpret_cast<GompParallel>(gomp_parallel));
+}
+
 void parallel(int threads, int64_t count, Task task) {
-    if (count <= 0) return;
-    if (threads <= 1 || count == 1) {
+    if (threads > count) threads = int(count);
+    GompParallel shared = gomp.load(std::memory_order_acquire);
+    std::unique_lock<std::mutex> turn(team, std::defer_lock);
+    if (threads <= 1 || (shared && !turn.try_lock())) {
         for (int64_t i = 0; i < count; i++) task(i, 0);
-        return;
+    } else if (shared) {
+        Loop loop{task, count};
+        shared(&Loop::member, &loop, unsigned(threads), 0);
+    } else {
+        current().run(threads, count, task);
     }
-    current().run(threads, count, task);
 }
 
 }  // namespace fastzsl

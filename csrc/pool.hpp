@@ -1,4 +1,9 @@
-// A small persistent thread pool. Workers spin for some tens of microseconds after a job, then sleep. The caller works too,
+// Loops over threads: those of PyTorch's own OpenMP runtime if Python found it, else a small persistent pool.
+//
+// OpenMP's threads spin for about a millisecond after a product of PyTorch's, so a pool beside them finds its cores taken:
+// a call of ours right after one of PyTorch's lost a quarter of its speed. On the same threads it loses nothing.
+//
+// The pool: Workers spin for some tens of microseconds after a job, then sleep. The caller works too,
 // so `threads` = 1 never touches another thread. One job at a time: a second caller that finds the pool busy runs its
 // job on its own thread instead of waiting or adding threads to a busy machine.
 #pragma once
@@ -19,6 +24,10 @@ private:
     const void* object_;
     void (*call_)(const void*, int64_t, int);
 };
+
+// Use this runtime from now on: the address of libgomp's GOMP_parallel, or null for the pool. A forked child, where libgomp's
+// threads are gone, goes back to the pool.
+void share_openmp(void* gomp_parallel);
 
 // Calls task(index, worker) once for every index in [0, count), worker in [0, threads). Which worker takes which index is
 // left to chance, so a result may depend on the index only. Tasks must not throw.

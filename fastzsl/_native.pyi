@@ -18,6 +18,9 @@ def isa() -> str:
 def set_isa(name: str) -> None:
     """Use another instruction set, for tests. Raises ValueError if it is not in `isas()`."""
 
+def share_openmp(gomp_parallel: int) -> None:
+    """Run on the threads of the OpenMP runtime whose GOMP_parallel lies at this address; 0: on threads of our own."""
+
 def peak_f32(seconds: float, threads: int) -> float:
     """float32 multiply-adds a second from registers alone, on so many threads."""
 

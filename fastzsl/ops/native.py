@@ -6,8 +6,12 @@ machine lacks is refused with a message.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import math
+import os
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -39,7 +43,21 @@ def _load() -> tuple[ModuleType | None, tuple[str, ...]]:
         _native.isa()
     except ValueError as error:
         return None, (f"FASTZSL_ISA: {error}",)
+    _native.share_openmp(_torch_openmp())
     return _native, ()
+
+
+def _torch_openmp() -> int:
+    """Address of GOMP_parallel in the OpenMP runtime that PyTorch has loaded; 0 if it uses another one."""
+    folder = Path(torch.__file__).parent
+    beside = [*(folder / "lib").glob("libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")]
+    for name in [*map(str, beside), "libgomp.so.1"]:
+        with contextlib.suppress(OSError, AttributeError):
+            runtime = ctypes.CDLL(
+                name, mode=os.RTLD_NOLOAD | os.RTLD_NOW
+            )  # found only if it is loaded already
+            return ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p).value or 0
+    return 0
 
 
 def missing() -> list[str]:
