@@ -48,7 +48,9 @@ class RunFolder:
         if self.config.exists():
             self._refuse_other_settings(config)
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UserError(f"{self.path} is not empty and holds no run (no config.yaml); choose another --out")
+            raise UserError(
+                f"{self.path} is not empty and holds no run (no config.yaml); choose another --out"
+            )
 
     def begin(self, config: Config) -> None:
         """Make the folder; unless the run is resumed, what an earlier run of the same settings left goes.
