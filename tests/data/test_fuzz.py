@@ -1,7 +1,7 @@
 """Mutated files of every kind: no crash, no hang, no flood of memory, and nothing read that breaks the rules.
 
 A reader either says in one `UserError` what is wrong or returns something whole; a crash of the process would
-end the test run itself. 1,000 files by default; `-m slow` runs 10,000; FASTZSL_FUZZ_FILES sets another
+end the test run itself. 1,000 files by default; the slow tests 10,000 more; FASTZSL_FUZZ_FILES sets another
 number.
 """
 
