@@ -78,11 +78,13 @@ def refuses(call: Call) -> list[str]:
 def slower(call: Call) -> str | None:
     """Why "auto" should pass the native kernels over for `call`; None if it should not.
 
-    Measured (bench/NOTES.md): one picture or a few, scored by dot product, spend their time in the product of
-    embeddings and decoder and in the call itself, where plain PyTorch is as fast. Cosine and attention win.
+    The borders are those of the crossover table in bench/RESULTS.md. With few classes, or one small picture scored by
+    dot product, the time goes into the call itself and into products that share nothing.
     """
-    if call.op == "attended_scores" and call.similarity == "dot" and call.B * call.T <= 200:
-        return f"plain PyTorch is as fast for {call.B} x {call.T} regions scored by dot product"
+    if call.op == "dense_attention" and call.C * call.d < 4000:
+        return f"plain PyTorch is as fast for {call.C} classes of size {call.d}"
+    if call.op == "attended_scores" and call.similarity == "dot" and (call.C <= 16 or call.B * call.T <= 64):
+        return f"plain PyTorch is as fast for {call.C} classes and {call.B} x {call.T} regions scored by dot product"
     return None
 
 
