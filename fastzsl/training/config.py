@@ -116,17 +116,21 @@ class Config:
         )
         for name in positive:
             if not getattr(self, name) > 0:
-                raise UserError(f"--{name} is {getattr(self, name)}; wanted a number above 0")
+                raise UserError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted a number above 0"
+                )
         not_negative = (
             "distractors", "data_seed", "alpha", "eta", "weight_decay", "gamma_folds", "seed", "backbone_lr",
             "attention_scale",
         )  # fmt: skip
         for name in not_negative:
             if not getattr(self, name) >= 0:
-                raise UserError(f"--{name} is {getattr(self, name)}; wanted 0 or more")
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted 0 or more")
         for name in ("feature_dropout", "region_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}; wanted a share from 0 to below 1")
+                raise UserError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted a share from 0 to below 1"
+                )
         if self.dataset == "hdf5" and self.features is None:
             raise UserError("--dataset hdf5 needs --features FILE")
         if self.dataset not in ("shapes", "hdf5") and self.root is None:

@@ -69,8 +69,9 @@ class RunFolder:
         held = load_config(self.config).training_settings()
         for name, value in config.training_settings().items():
             if held.get(name) != value:
+                flag = "--" + name.replace("_", "-")
                 raise UserError(
-                    f"{self.path} holds a run with --{name} {held.get(name)}, not {value}; choose another --out, "
+                    f"{self.path} holds a run with {flag} {held.get(name)}, not {value}; choose another --out, "
                     "or remove the folder"
                 )
 
