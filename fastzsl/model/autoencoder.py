@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastzsl import losses
 from fastzsl.model.attention import FusedDenseAttention, as_regions
 from fastzsl.model.encoder import SemanticEncoder
+from fastzsl.model.normalisation import Normalisation, fit_columns
 from fastzsl.ops import attended_scores
 
 
@@ -49,12 +50,14 @@ class AttendedAutoencoder(nn.Module):
             the inner products of a rectified conv map, 1 leaves the features as they are.
         feature_dropout: share of feature channels zeroed for a whole picture in training.
         region_dropout: share of regions hidden in training, so that no single region decides.
+        embedding_normalisation: what happens to class embeddings, see `fastzsl.model.normalisation`.
         backbone: pictures to feature maps, or None when region features are given.
         backend: backend of the ops.
     """
 
     feature_scale: Tensor
-    embedding_mean: Tensor
+    embedding_shift: Tensor
+    embedding_factor: Tensor
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class AttendedAutoencoder(nn.Module):
         feature_power: float = 1.0,
         feature_dropout: float = 0.0,
         region_dropout: float = 0.0,
+        embedding_normalisation: Normalisation = "unit",
         backbone: nn.Module | None = None,
         backend: str = "auto",
     ) -> None:
@@ -81,9 +85,11 @@ class AttendedAutoencoder(nn.Module):
         self.similarity, self.temperature, self.pooling = similarity, temperature, pooling
         self.feature_power = feature_power
         self.feature_dropout, self.region_dropout = feature_dropout, region_dropout
+        self.embedding_normalisation = embedding_normalisation
         self.backbone = backbone
         self.register_buffer("feature_scale", torch.ones(()))
-        self.register_buffer("embedding_mean", torch.zeros(embedding_dim))
+        self.register_buffer("embedding_shift", torch.zeros(embedding_dim))
+        self.register_buffer("embedding_factor", torch.ones(embedding_dim))
 
     @property
     def mapping(self) -> nn.Linear:
@@ -91,24 +97,26 @@ class AttendedAutoencoder(nn.Module):
         return self.decoder if self.own_mapping is None else self.own_mapping
 
     @torch.no_grad()
-    def fit_scaling(self, regions: Tensor, seen_embeddings: Tensor, centre: bool = False) -> None:
+    def fit_scaling(self, regions: Tensor, seen_embeddings: Tensor) -> None:
         """Fix the scale of the inputs from training data only.
 
         Regions are compressed by `feature_power`, then divided by the root mean square of their lengths.
-        Embeddings are scaled to unit length each, after subtracting the mean of the seen classes if `centre`:
-        word vectors are at chance without it, and attributes gain too.
+        What `embedding_normalisation` needs of the columns of K is taken from the seen classes; it is saved with
+        the weights, so that new classes are treated alike.
 
         Args:
             regions: (B, T, d) of training pictures, or (N, d).
             seen_embeddings: (C_s, m).
         """
         self.feature_scale = self._compress(regions.float()).square().sum(-1).mean().rsqrt()
-        if centre:
-            self.embedding_mean = seen_embeddings.float().mean(0)
+        self.embedding_shift, self.embedding_factor = fit_columns(
+            seen_embeddings, self.embedding_normalisation
+        )
 
     def embed(self, class_embeddings: Tensor) -> Tensor:
-        """K as the model sees it: centred if so fitted, rows of unit length. (C, m) -> (C, m)."""
-        return F.normalize(class_embeddings - self.embedding_mean, dim=-1)
+        """K as the model sees it, by `embedding_normalisation` as it was fitted. (C, m) -> (C, m)."""
+        scaled = (class_embeddings - self.embedding_shift) * self.embedding_factor
+        return scaled if self.embedding_normalisation == "none" else F.normalize(scaled, dim=-1)
 
     def regions(self, inputs: Tensor, part: BatchPart | None = None) -> Tensor:
         """X (B, T, d) at unit RMS length from pictures, feature maps (B, d, h, w) or regions (B, T, d)."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from fastzsl.errors import UserError, nearest
+from fastzsl.model.normalisation import Normalisation
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Config:
         attention_scale: factor on the attention's logits: 0 averages, large picks one region.
         pooling: "average" replaces the attention by the mean of the regions, for comparison.
         coupled: the decoder is also the visual-semantic mapping (equation 7).
-        centre_embeddings: subtract the seen classes' mean from the class embeddings (word vectors need it).
+        embedding_normalisation: of the class embeddings, fitted on the seen classes: "centre" subtracts their
+            mean (word vectors need it), "standardise" also divides every attribute by its deviation, "range" makes
+            it run from 0 to 1; these and "unit" give each class unit length, "none" leaves the numbers.
         alpha: weight of the manifold alignment loss (equation 5).
         eta: weight of the semantic reconstruction loss (equation 6).
         reduction: of the two losses above: "mean", or "sum" as the paper prints them.
@@ -82,7 +85,7 @@ class Config:
     attention_scale: float = 10.0
     pooling: Literal["attention", "average"] = "attention"
     coupled: bool = True
-    centre_embeddings: bool = True
+    embedding_normalisation: Normalisation = "centre"
     alpha: float = 0.02
     eta: float = 1.0
     reduction: Literal["mean", "sum"] = "mean"

@@ -54,6 +54,7 @@ def new_model(
         feature_power=config.feature_power,
         feature_dropout=config.feature_dropout,
         region_dropout=config.region_dropout,
+        embedding_normalisation=config.embedding_normalisation,
         backbone=backbone,
         backend=config.backend,
     )
@@ -74,7 +75,7 @@ def build_model(
     else:
         with torch.no_grad():
             regions = backbone(read_pictures(data, sample[:64], backbone)).flatten(2).transpose(1, 2)
-    model.fit_scaling(regions, data.class_embeddings[data.seen], centre=config.centre_embeddings)
+    model.fit_scaling(regions, data.class_embeddings[data.seen])
     return model
 
 

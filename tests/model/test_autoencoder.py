@@ -49,12 +49,12 @@ def test_feature_map_and_regions_are_the_same_input(seed: int) -> None:
 
 
 def test_scaling_is_fitted_to_unit_root_mean_square_and_seen_mean(seed: int) -> None:
-    model = AttendedAutoencoder(8, 5)
+    model = AttendedAutoencoder(8, 5, embedding_normalisation="centre")
     regions, seen = 3 + 7 * torch.rand(20, 9, 8), torch.randn(6, 5)
-    model.fit_scaling(regions, seen, centre=True)
+    model.fit_scaling(regions, seen)
     scaled = model.eval().regions(regions)
     torch.testing.assert_close(scaled.square().sum(-1).mean(), torch.tensor(1.0))
-    torch.testing.assert_close(model.embedding_mean, seen.mean(0))
+    torch.testing.assert_close(model.embedding_shift, seen.mean(0))
     torch.testing.assert_close(model.embed(torch.randn(4, 5)).norm(dim=-1), torch.ones(4))
 
 
