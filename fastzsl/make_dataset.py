@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from rich.console import Console
 
 from fastzsl.backbones import load_backbone
@@ -20,11 +19,11 @@ from fastzsl.data.assemble import (
     match_classes,
     write_image_folder,
 )
+from fastzsl.data.attributes import describe_attributes, fill_missing, unequal_scales
 from fastzsl.data.extraction import extract_features
 from fastzsl.data.features import load_regions
 from fastzsl.data.folder import image_folder
 from fastzsl.data.hdf5_dataset import dataset_arrays
-from fastzsl.data.normalise import describe_attributes, fill_missing, scale_attributes
 from fastzsl.data.spreadsheet import read_spreadsheet
 from fastzsl.data.xlsa17_writer import write_xlsa17
 from fastzsl.errors import UserError, exits_with_message
@@ -55,8 +54,6 @@ class Settings:
         unseen_share: share of the classes that become unseen, where nothing else says which.
         seed: decides which, and the split of the seen classes' pictures.
         missing: what to do with empty cells: stop, or take the seen classes' mean, or 0.
-        scale: "range" makes every attribute run from 0 to 1 over the seen classes, "deviation" gives it mean 0
-            and standard deviation 1; "none" leaves the numbers.
         partial: leave out classes that have only a row or only a folder, instead of stopping.
         pictures: link to the pictures where they are, or copy them.
         skip_bad_images: leave out pictures that cannot be read, instead of stopping.
@@ -75,7 +72,6 @@ class Settings:
     unseen_share: float = 0.25
     seed: int = 0
     missing: Literal["error", "mean", "zero"] = "error"
-    scale: Literal["none", "range", "deviation"] = "none"
     partial: bool = False
     pictures: Literal["link", "copy"] = "link"
     skip_bad_images: bool = False
@@ -98,7 +94,7 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
     """
     console = console or Console()
     backbone = load_backbone(settings.backbone, settings.backbone_weights) if settings.features else None
-    material, original = _gather(settings, console)
+    material = _gather(settings, console)
     write_image_folder(material, settings.out, settings.pictures == "copy")
     data = image_folder(settings.out, settings.seed)
     report = {
@@ -125,18 +121,22 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
             task = progress.add_task("features", total=len(data.labels))
             extract_features(
                 data.images, backbone, path, fingerprint=data.fingerprint, weights=settings.backbone_weights,
-                arrays=dataset_arrays(data, original),
+                arrays=dataset_arrays(data),
                 progress=lambda pictures: progress.advance(task, pictures),
             )  # fmt: skip
-        write_xlsa17(data.with_regions(load_regions(path)), settings.out / "xlsa17", original)
+        write_xlsa17(data.with_regions(load_regions(path)), settings.out / "xlsa17")
+    flags = ""
+    if unequal_scales(material.values, material.unseen):
+        flags = " --embedding-normalisation standardise"
     console.print(
-        f"next: python -m fastzsl.train --dataset folder --root {settings.out}", highlight=False, markup=False
-    )
+        f"next: python -m fastzsl.train --dataset folder --root {settings.out}{flags}",
+        highlight=False, markup=False,
+    )  # fmt: skip
     return settings.out
 
 
-def _gather(settings: Settings, console: Console) -> tuple[Material, np.ndarray]:
-    """Everything read and checked, and the attributes before scaling."""
+def _gather(settings: Settings, console: Console) -> Material:
+    """Everything read and checked."""
     folders = list_class_folders(settings.images)
     sheet = read_spreadsheet(
         settings.attributes, list(folders), class_column=settings.class_column,
@@ -149,9 +149,8 @@ def _gather(settings: Settings, console: Console) -> tuple[Material, np.ndarray]
     splits = None if sheet.splits is None else [sheet.splits[row] for row in rows]
     unseen, note = choose_unseen(names, splits, _named(settings.unseen), settings.unseen_share, settings.seed)
     notes.append(note)
-    original, more = fill_missing(sheet.values[rows], unseen, settings.missing, names, sheet.attributes)
-    values = scale_attributes(original, unseen, settings.scale)
-    notes += more + describe_attributes(values, unseen, names, sheet.attributes, settings.scale)
+    values, more = fill_missing(sheet.values[rows], unseen, settings.missing, names, sheet.attributes)
+    notes += more + describe_attributes(values, unseen, names, sheet.attributes)
     with progress_bars(console) as progress:
         task = progress.add_task("reading pictures", total=None)
         pictures, faults = list_pictures(
@@ -161,7 +160,7 @@ def _gather(settings: Settings, console: Console) -> tuple[Material, np.ndarray]
     empty = [name for name, own in zip(names, pictures) if not own]
     if empty:
         raise UserError(f"{folders[empty[0]]}: no pictures in it ({len(empty)} classes have none)")
-    return Material(names, pictures, unseen, sheet.attributes, values, notes + faults), original
+    return Material(names, pictures, unseen, sheet.attributes, values, notes + faults)
 
 
 def _named(unseen: tuple[str, ...]) -> list[str]:

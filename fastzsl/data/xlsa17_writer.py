@@ -13,7 +13,7 @@ from fastzsl.errors import UserError
 BATCH = 256
 
 
-def write_xlsa17(data: ZeroShotDataset, folder: Path, original: np.ndarray) -> None:
+def write_xlsa17(data: ZeroShotDataset, folder: Path) -> None:
     """Write `res101.mat` and `att_splits.mat`, counted from 1 as theirs are.
 
     `features` (d, N) are the regions' mean. `att` has unit length a class, `original_att` is as given. Unlike in
@@ -23,7 +23,6 @@ def write_xlsa17(data: ZeroShotDataset, folder: Path, original: np.ndarray) -> N
     Args:
         data: with pictures and region features.
         folder: made if it is not there.
-        original: (C, m) attributes before any scaling.
     """
     if data.regions is None or data.images is None:
         raise UserError(f"data set {data.name} has no pictures or no features to write")
@@ -49,7 +48,7 @@ def write_xlsa17(data: ZeroShotDataset, folder: Path, original: np.ndarray) -> N
         folder / "att_splits.mat",
         {
             "att": (att / np.maximum(length, 1e-12)).T,
-            "original_att": original.T,
+            "original_att": att.T,
             "allclasses_names": _cells(data.class_names),
             "trainval_loc": _places(trainval),
             "train_loc": _places(trainval[~of_validation]),

@@ -1,4 +1,4 @@
-"""Class attributes on one scale, and what is odd about them, from the seen classes only."""
+"""What is missing from class attributes and what is odd about them, as seen from the seen classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from fastzsl.errors import UserError
 
-Scale = Literal["none", "range", "deviation"]
 UNEQUAL = 10.0
 """Spreads of two attributes that differ by more than this are worth a word."""
 
@@ -49,35 +48,27 @@ def fill_missing(
     return filled, [f"{where}; filled with {'the mean of the seen classes' if how == 'mean' else '0'}"]
 
 
-def scale_attributes(values: np.ndarray, unseen: np.ndarray, scale: Scale) -> np.ndarray:
-    """(C, m) attributes on one scale, fitted on the seen classes; constant ones become 0.
-
-    Args:
-        scale: "none", "range" (seen classes fill 0 to 1) or "deviation" (seen classes have mean 0 and
-            standard deviation 1).
-    """
-    if scale == "none":
-        return values
-    seen = values[~unseen]
-    centre = seen.min(0) if scale == "range" else seen.mean(0)
-    spread = np.ptp(seen, axis=0) if scale == "range" else seen.std(0)
-    return np.where(spread > 0, (values - centre) / np.where(spread > 0, spread, 1), 0.0)
+def unequal_scales(values: np.ndarray, unseen: np.ndarray) -> tuple[int, int] | None:
+    """Columns of (C, m) that spread most and least over the seen classes, where the first drowns the second."""
+    spread = values[~unseen].std(0)
+    varying = np.flatnonzero(spread > 0)
+    if not len(varying):
+        return None
+    largest, smallest = varying[spread[varying].argmax()], varying[spread[varying].argmin()]
+    return (int(largest), int(smallest)) if spread[largest] > UNEQUAL * spread[smallest] else None
 
 
 def describe_attributes(
-    values: np.ndarray, unseen: np.ndarray, names: Sequence[str], attributes: Sequence[str], scale: Scale
+    values: np.ndarray, unseen: np.ndarray, names: Sequence[str], attributes: Sequence[str]
 ) -> list[str]:
-    """What a user should know about the numbers as they will be used, a line each.
+    """What a user should know about the numbers, a line each.
 
     Raises:
         UserError: no attribute tells two seen classes apart.
     """
     seen = values[~unseen]
     spread = seen.std(0)
-    notes = [
-        f"{len(attributes)} attributes from {values.min():g} to {values.max():g} after --scale {scale}; "
-        "the model also centres them on the seen classes and scales each class to unit length"
-    ]
+    notes = [f"{len(attributes)} attributes from {values.min():g} to {values.max():g}"]
     if not (spread > 0).any():
         raise UserError("all seen classes have the same attributes; they must tell the classes apart")
     constant = [a for a, s in zip(attributes, spread) if s == 0]
@@ -86,13 +77,12 @@ def describe_attributes(
             f"{len(constant)} attributes are the same for all seen classes, so nothing can be learned of "
             f"them: {', '.join(constant[:5])}"
         )
-    varying = np.flatnonzero(spread > 0)
-    largest, smallest = varying[spread[varying].argmax()], varying[spread[varying].argmin()]
-    if scale == "none" and spread[largest] > UNEQUAL * spread[smallest]:
+    if unequal := unequal_scales(values, unseen):
+        largest, smallest = unequal
         notes.append(
             f"attributes are on unequal scales: {attributes[largest]} spreads {spread[largest]:.3g}, "
-            f"{attributes[smallest]} {spread[smallest]:.3g}, and the first drowns the second; "
-            "--scale range or deviation mends that"
+            f"{attributes[smallest]} {spread[smallest]:.3g}, and the first drowns the second; train with "
+            "--embedding-normalisation standardise"
         )
     equal = [
         (names[i], names[j])
