@@ -138,17 +138,17 @@ class AttendedAutoencoder(nn.Module):
         """factor · sign(x) |x|^feature_power, with a finite slope at 0 for whoever trains the backbone."""
         if self.feature_power == 1:
             return regions * factor
-        size = regions.abs() + 1e-6
         if regions.requires_grad:
-            return regions * size ** (self.feature_power - 1) * factor
-        return size.pow_(self.feature_power - 1).mul_(regions).mul_(factor)  # one buffer for frozen features
+            return regions * (regions.abs() + 1e-6) ** (self.feature_power - 1) * factor
+        # One buffer for frozen features: a new array of this size costs more than what is computed into it.
+        return regions.abs().add_(1e-6).pow_(self.feature_power - 1).mul_(regions).mul_(factor)
 
     def _hide_regions(self, regions: Tensor, rows: slice, whole: int) -> Tensor:
         """A random part of every picture's regions, kept as they are. (B, T, d) -> (B, T', d)."""
         T = regions.shape[1]
         kept = max(1, round((1 - self.region_dropout) * T))
         chosen = torch.rand(whole, T, device=regions.device)[rows].topk(kept, dim=1).indices
-        return regions.gather(1, chosen[..., None].expand(-1, -1, regions.shape[2]))
+        return regions[torch.arange(len(regions), device=regions.device)[:, None], chosen]
 
     def forward(self, inputs: Tensor, class_embeddings: Tensor) -> Tensor:
         """Scores s(h_d(x~^c), k^c) of every picture and class, equation 8's argument.

@@ -100,7 +100,9 @@ def fit(
     Raises:
         UserError: the loss is not finite, or the checkpoint belongs to other settings.
     """
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, config), weight_decay=config.weight_decay, fused=True
+    )
     steps_per_epoch = math.ceil(len(data.trainval) / config.batch_size)
     total = config.epochs * steps_per_epoch
     embeddings, seen = data.class_embeddings.to(fabric.device), data.seen.to(fabric.device)
