@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,8 +16,8 @@ from torch import Tensor
 
 from fastzsl.backbones import Backbone, load_backbone
 from fastzsl.candidates import Candidates, Classes, OwnClasses
-from fastzsl.data.extraction import CPU_BATCH
 from fastzsl.data.folder import read_picture
+from fastzsl.data.throughput import in_batches
 from fastzsl.errors import UserError
 from fastzsl.model import AttendedAutoencoder
 from fastzsl.training.checkpoint import load_tensors
@@ -81,7 +77,6 @@ class Prediction:
 
 class _Read(NamedTuple):
     name: str
-    pixels: Tensor | None
     error: str | None
 
 
@@ -156,7 +151,6 @@ class Predictor:
             found.append(prediction)
         return found
 
-    @torch.inference_mode()
     def stream(
         self,
         images: Picture | Iterable[Picture],
@@ -168,17 +162,20 @@ class Predictor:
         """As `predict`, batch by batch in bounded memory; bad pictures come as predictions with `error`."""
         if attention_top and self.model.pooling == "average":
             raise UserError("the run was trained with --pooling average; it has no attention to show")
-        embeddings = self.model.embed(candidates.embeddings.to(self.device))
-        queries = self.model.encoder(embeddings)
-        bias = candidates.bias.to(self.device)
-        for reads, maps in self._maps(_pictures(images), batch_size):
-            found: list[tuple[Tensor, Tensor | None]] = []
-            if maps is not None:
-                found = self._recognise(maps, queries, embeddings, bias, attention_top)
-            results = iter(found)
-            for read in reads:
-                scores, attention = (torch.empty(0), None) if read.pixels is None else next(results)
-                yield Prediction(read.name, candidates.names, scores, attention, read.error)
+        with torch.inference_mode():
+            embeddings = self.model.embed(candidates.embeddings.to(self.device))
+            queries = self.model.encoder(embeddings)
+            bias = candidates.bias.to(self.device)
+
+        def recognise(pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+            return self._recognise(self.backbone(pixels), queries, embeddings, bias, attention_top)
+
+        numbered = enumerate(_pictures(images))
+        for reads, found in in_batches(numbered, self._read, recognise, batch_size, self.device):
+            results = iter(found or [])
+            for name, error in reads:
+                scores, attention = (torch.empty(0), None) if error else next(results)
+                yield Prediction(name, candidates.names, scores, attention, error)
 
     def _recognise(
         self, maps: Tensor, queries: Tensor, embeddings: Tensor, bias: Tensor, attention_top: int
@@ -197,55 +194,13 @@ class Predictor:
         grids = torch.stack(attention).float().cpu().unflatten(2, maps.shape[2:])
         return list(zip(scores, grids))
 
-    def _maps(
-        self, images: Iterator[Picture], batch_size: int
-    ) -> Iterator[tuple[list[_Read], Tensor | None]]:
-        """Batches of pictures with their feature maps, None where no picture of a batch could be read.
-
-        On the CPU every core takes whole small batches, decoding and backbone, on one thread, as when features
-        are extracted: twice as fast as sharing each batch among the cores. On a GPU threads decode ahead.
-        """
-        on_cpu, cores = self.device.type == "cpu", torch.get_num_threads()
-        numbered = enumerate(images)
-        size = min(batch_size, CPU_BATCH) if on_cpu else batch_size
-        batches = iter(lambda: list(islice(numbered, size)), [])
-
-        @torch.inference_mode()
-        def work(batch: list[tuple[int, Picture]]) -> tuple[list[_Read], Tensor | None]:
-            reads = [self._read(*item) for item in batch]
-            pixels = [read.pixels for read in reads if read.pixels is not None]
-            if not pixels:
-                return reads, None
-            if not on_cpu:
-                return reads, torch.stack(pixels)
-            torch.set_num_threads(1)  # of this worker
-            return reads, self.backbone(torch.stack(pixels))
-
-        running: deque[Future[tuple[list[_Read], Tensor | None]]] = deque()
-        try:
-            with ThreadPoolExecutor(cores if on_cpu else os.cpu_count()) as pool:
-                running.extend(
-                    pool.submit(work, batch) for batch in islice(batches, 2 * cores if on_cpu else 3)
-                )
-                try:
-                    while running:
-                        reads, maps = running.popleft().result()
-                        running.extend(pool.submit(work, batch) for batch in islice(batches, 1))
-                        if maps is not None and not on_cpu:
-                            maps = self.backbone(maps.to(self.device))
-                        yield reads, maps
-                finally:
-                    for future in running:
-                        future.cancel()
-        finally:
-            torch.set_num_threads(cores)
-
-    def _read(self, position: int, picture: Picture) -> _Read:
+    def _read(self, numbered: tuple[int, Picture]) -> tuple[_Read, Tensor | None]:
+        position, picture = numbered
         name = str(picture) if isinstance(picture, str | Path) else f"picture {position}"
         try:
-            return _Read(name, self.backbone.preprocess(_decode(picture, name)), None)
+            return _Read(name, None), self.backbone.preprocess(_decode(picture, name))
         except UserError as error:
-            return _Read(name, None, str(error))
+            return _Read(name, str(error)), None
 
 
 def load(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -18,10 +15,8 @@ from torch import Tensor
 from fastzsl.backbones import Backbone
 from fastzsl.data.feature_writer import FeatureWriter
 from fastzsl.data.sources import ImageSource
+from fastzsl.data.throughput import in_batches
 from fastzsl.errors import UserError
-
-CPU_BATCH = 8
-"""Pictures that pass the backbone together on one core: more would not stay in its cache."""
 
 
 class Progress(Protocol):
@@ -67,6 +62,13 @@ def extract_features(
     """
     backbone = backbone.to(device)
     side = backbone.image_size
+
+    def read(index: int) -> tuple[None, Tensor]:
+        return None, backbone.preprocess(images.image(index))
+
+    def work(pixels: Tensor) -> np.ndarray:
+        return backbone(pixels).float().cpu().numpy()
+
     probe = backbone(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
     identity = feature_identity(backbone, fingerprint, weights)
     shape = (len(images), *map(int, probe.shape[1:]))
@@ -75,55 +77,12 @@ def extract_features(
             progress(len(images) - len(writer.missing))
         done = 0
         missing = writer.missing.tolist()
-        for features in _features(images, backbone, missing, batch_size, torch.device(device)):
+        for _, features in in_batches(missing, read, work, batch_size, torch.device(device)):
+            assert features is not None, "every picture is read, or raises"
             writer.write(writer.missing[done : done + len(features)], features)
             done += len(features)
             progress(len(features))
         writer.finish()
-
-
-def _features(
-    images: ImageSource,
-    backbone: Backbone,
-    indices: list[int],
-    batch_size: int,
-    device: torch.device,
-) -> Iterator[np.ndarray]:
-    """float32 feature maps of batch after batch, in order.
-
-    On the CPU every core takes whole small batches, picture and backbone, on one thread: products of seven by
-    seven maps are too small to be shared among threads, and nobody waits for anybody (about twice as fast as
-    sharing). On a GPU threads prepare the pictures and the device takes the batches.
-    """
-    on_cpu = device.type == "cpu"
-    cores = max(1, torch.get_num_threads())
-    size = min(batch_size, CPU_BATCH) if on_cpu else batch_size
-
-    @torch.inference_mode()
-    def pictures(batch: list[int]) -> Tensor:
-        return torch.stack([backbone.preprocess(images.image(i)) for i in batch])
-
-    @torch.inference_mode()
-    def features(batch: list[int]) -> Tensor:
-        torch.set_num_threads(1)  # of this worker
-        return backbone(pictures(batch))
-
-    waiting = (indices[i : i + size] for i in range(0, len(indices), size))
-    work = features if on_cpu else pictures
-    running: deque[Future[Tensor]] = deque()
-    try:
-        with ThreadPoolExecutor(cores) as pool:
-            running.extend(pool.submit(work, batch) for batch in islice(waiting, 2 * cores))
-            try:
-                while running:
-                    done = running.popleft().result()
-                    running.extend(pool.submit(work, batch) for batch in islice(waiting, 1))
-                    yield (done if on_cpu else backbone(done.to(device))).float().cpu().numpy()
-            finally:
-                for future in running:
-                    future.cancel()
-    finally:
-        torch.set_num_threads(cores)
 
 
 def feature_identity(backbone: Backbone, fingerprint: str, weights: str | None) -> dict[str, str | int]:
