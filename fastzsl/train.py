@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from dataclasses import replace
 
 from lightning_fabric import Fabric
 from rich.console import Console
@@ -11,12 +13,14 @@ from rich.progress import Progress
 from fastzsl.backbones import Backbone, load_backbone
 from fastzsl.cli import parse, progress_bars
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.errors import exits_with_message
+from fastzsl.errors import UserError, exits_with_message
 from fastzsl.info import gather
 from fastzsl.model import AttendedAutoencoder
 from fastzsl.protocol.calibration import choose_gamma
 from fastzsl.protocol.metrics import TestScores, evaluate
 from fastzsl.protocol.scoring import localisation, test_scores
+from fastzsl.protocol.selection import choose_epochs
+from fastzsl.protocol.trials import TrialTable, run_trials
 from fastzsl.report.figures import accuracy_figure, attention_figure
 from fastzsl.report.html import write_run_report
 from fastzsl.report.table import print_results
@@ -50,11 +54,12 @@ def train(config: Config, console: Console | None = None) -> RunFolder:
     with progress_bars(console) as progress:
         with fabric.rank_zero_first(local=True):  # the others find its features in the cache
             data, backbone = prepare(config, fabric.device, progress)
-        model = build_model(data, config, feature_dim(data, backbone), backbone)
         if fabric.is_global_zero:
             run.begin(config)
             run.save_classes(data)
         fabric.barrier()  # nobody looks for a checkpoint before an old one is gone
+        config = _with_chosen_epochs(config, fabric, run, progress)
+        model = build_model(data, config, feature_dim(data, backbone), backbone)
         _fit(model, data, config, fabric, run, progress)
         if fabric.is_global_zero:
             run.save_model(model)
@@ -63,6 +68,24 @@ def train(config: Config, console: Console | None = None) -> RunFolder:
         _report(model, data, config, run, gamma, console)
     fabric.barrier()
     return run
+
+
+def _with_chosen_epochs(config: Config, fabric: Fabric, run: RunFolder, progress: Progress) -> Config:
+    """The epochs that suit held-out seen classes best; gamma comes with them and is kept in gamma.json."""
+    if not config.choose_epochs:
+        return config
+    if fabric.world_size > 1:
+        raise UserError("--choose-epochs takes one device; choose there, then give --epochs to the others")
+    if not run.gamma.exists():
+        table = TrialTable(run.trials)
+        search = functools.partial(run_trials, table=table, progress=progress, label="choosing epochs")
+        found = choose_epochs(config, table, search)
+        tried = [{**c.changes, "T1": c.T1, "H": c.H, "AUSUC": c.AUSUC} for c in found.candidates]
+        kept = {"gamma": found.gamma, "folds": config.gamma_folds, "epochs": found.config.epochs}
+        run.save_json(run.gamma, {**kept, "chosen_on": found.chosen_on, "tried": tried})
+    epochs = int(run.load_json(run.gamma)["epochs"])
+    progress.console.print(f"epochs: {epochs}, chosen on held-out seen classes", highlight=False)
+    return replace(config, epochs=epochs)
 
 
 def _fit(
@@ -134,9 +157,11 @@ def _report(
     scores = test_scores(model, data)
     results = evaluate(scores, gamma)
     where = localisation(model, data, data.test_unseen)
+    chosen = "; the epochs on the problems that chose gamma" if config.choose_epochs else ""
     chosen_on = {
         "gamma_chosen_on": f"{config.gamma_folds} problems of held-out seen classes, training pictures only",
-        "settings_chosen_on": "the defaults or the command line; nothing here was chosen on test pictures",
+        "settings_chosen_on": "the defaults or the command line; nothing here was chosen on test pictures"
+        + chosen,
     }
     hits = where.hits if where else None
     run.save_json(run.results, {**results.as_dict(), "attention_on_object": hits, **chosen_on})

@@ -238,3 +238,28 @@ def test_info_names_every_backend_and_reason(capsys: pytest.CaptureFixture[str])
     fastzsl.info.main([])
     shown = capsys.readouterr().out
     assert "FASTZSL_BACKEND" in shown
+
+
+def test_epochs_are_chosen_on_held_out_classes_once_and_the_run_says_so(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    train(root, out, "--choose-epochs", "1", "3")
+    kept = json.loads((out / "gamma.json").read_text())
+    best = max(kept["tried"], key=lambda row: row["AUSUC"])
+    assert [row["epochs"] for row in kept["tried"]] == [1, 3]
+    assert kept["epochs"] == best["epochs"]
+    assert len({json.loads(line)["epoch"] for line in (out / "metrics.jsonl").open()}) == kept["epochs"]
+    results = json.loads((out / "results.json").read_text())
+    assert "epochs" in results["settings_chosen_on"]
+    assert results["gamma"] == kept["gamma"]
+    assert f"epochs: {kept['epochs']}, chosen on held-out seen classes" in capsys.readouterr().out
+
+    before = (out / "gamma.json").stat().st_mtime_ns
+    train(root, out, "--choose-epochs", "1", "3", "--resume")
+    assert (out / "gamma.json").stat().st_mtime_ns == before, "a resumed run chooses nothing again"
+    assert "--gamma-folds above 0" in refused(
+        capsys, train, root, tmp_path / "none", "--choose-epochs", "2", "--gamma-folds", "0"
+    )
+    line = refused(capsys, train, root, tmp_path / "none", "--choose-epochs", "2", "0")
+    assert "wanted numbers above 0" in line

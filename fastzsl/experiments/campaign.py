@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from fastzsl.data.guard import HeldOut
 from fastzsl.experiments.variants import FULL, Variant
 from fastzsl.protocol.calibration import best_common_gamma
 from fastzsl.protocol.metrics import Results, evaluate
+from fastzsl.protocol.selection import Draws
 from fastzsl.protocol.trials import Outcome, Trial, TrialTable
 from fastzsl.training.config import Config
 
@@ -89,7 +89,7 @@ def seeded(config: Config, seed: int, random_splits: bool) -> Config:
 def make_cell(dataset: str, variant: Variant, config: Config) -> Cell:
     """A cell and its trials; gamma is chosen on the same problems as in `python -m fastzsl.train`."""
     own = variant.configure(config)
-    folds = tuple(Trial(own, HeldOut(config.seed * 1000 + fold)) for fold in range(config.gamma_folds))
+    folds = tuple(Trial(own, problem) for problem in Draws(config.gamma_folds, config.seed).problems())
     return Cell(dataset, variant, config.seed, Trial(own), folds)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fastzsl.data.guard import HeldOut
 from fastzsl.experiments.statistics import mean_and_sd
 from fastzsl.protocol.calibration import best_common_gamma
 from fastzsl.protocol.metrics import evaluate
+from fastzsl.protocol.selection import Draws
 from fastzsl.protocol.trials import Trial, TrialTable
 from fastzsl.training.config import Config
 
@@ -18,7 +18,7 @@ SweepTrials = dict[str, dict[float, list[Trial]]]
 
 def sweep_trials(config: Config) -> SweepTrials:
     """Setting -> value -> trials on problems of held-out classes, the configuration's own value included."""
-    problems = [HeldOut(config.seed * 1000 + fold) for fold in range(config.gamma_folds)]
+    problems = Draws(config.gamma_folds, config.seed).problems()
     return {
         name: {
             value: [Trial(replace(config, **{name: value}), problem) for problem in problems]

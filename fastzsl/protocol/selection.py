@@ -60,6 +60,27 @@ class Folds:
             for fold in range(self.folds)
         ]
 
+    def __str__(self) -> str:
+        return f"{self.folds} folds of the seen classes, {self.repeats} times, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """`count` problems that hold out as large a share of the seen classes as the unseen ones are of all.
+
+    The problems on which `fastzsl.protocol.calibration.choose_gamma` chooses gamma.
+    """
+
+    count: int
+    seed: int = 0
+
+    def problems(self) -> list[HeldOut]:
+        """Every problem."""
+        return [HeldOut(self.seed * 1000 + draw) for draw in range(self.count)]
+
+    def __str__(self) -> str:
+        return f"{self.count} problems of held-out seen classes, seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -121,7 +142,7 @@ def select(
     table: TrialTable,
     run: RunTrials,
     *,
-    folds: Folds | None = None,
+    folds: Folds | Draws | None = None,
     objective: str = "H",
     rounds: int = 1,
 ) -> Selection:
@@ -137,7 +158,7 @@ def select(
         grid: values to try for each field of `Config`, in the order in which they are settled.
         table: keeps the trials.
         run: trains what the table lacks, `functools.partial(run_trials, table=table)` as a rule.
-        folds: of the cross-validation; three folds, once, by default.
+        folds: the problems to score on; three folds, once, by default.
         objective: "T1", "H" (at the gamma that suits all folds best) or "AUSUC".
         rounds: passes over the grid; a pass that changes nothing ends the search.
 
@@ -172,13 +193,34 @@ def select(
         if changes == before:
             break
     best = tried[_key(changes)]
-    classes = f"{folds.folds} folds of the seen classes, {folds.repeats} times, seed {folds.seed}"
     return Selection(
         config=replace(config, **best.changes),
         gamma=best.gamma,
         objective=objective,
-        chosen_on=f"mean {objective} over {classes}; training pictures only, {len(tried)} candidates",
+        chosen_on=f"mean {objective} over {folds}; training pictures only, {len(tried)} candidates",
         candidates=list(tried.values()),
+    )
+
+
+def choose_epochs(config: Config, table: TrialTable, run: RunTrials) -> Selection:
+    """The number of epochs among `config.choose_epochs`, and gamma, on the problems on which gamma is chosen.
+
+    Maximises AUSUC, which needs no gamma of its own: with few problems the H of each epoch would be measured at a
+    gamma fitted to them.
+
+    Raises:
+        UserError: no problem to choose on.
+    """
+    if not config.gamma_folds:
+        raise UserError("--choose-epochs needs problems to choose on; wanted --gamma-folds above 0")
+    start = replace(config, epochs=config.choose_epochs[0])
+    return select(
+        start,
+        {"epochs": config.choose_epochs},
+        table,
+        run,
+        folds=Draws(config.gamma_folds, config.seed),
+        objective="AUSUC",
     )
 
 

@@ -40,7 +40,7 @@ class Trial:
     """One training and what it is scored on.
 
     Attributes:
-        config: settings; `out`, `resume` and `gamma_folds` play no part.
+        config: settings; `out`, `resume`, `gamma_folds` and `choose_epochs` play no part.
         held_out: the problem of held-out seen classes, or None for the real one with its test pictures.
     """
 
@@ -50,7 +50,8 @@ class Trial:
     def settings(self) -> dict[str, Any]:
         """Everything that decides the result."""
         values = self.config.training_settings()
-        values.pop("gamma_folds")
+        for name in ("gamma_folds", "choose_epochs"):
+            values.pop(name)
         return {**values, "held_out": asdict(self.held_out) if self.held_out else None}
 
     @property

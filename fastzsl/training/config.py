@@ -51,7 +51,9 @@ class Config:
             nothing.
         feature_dropout: share of feature channels dropped in training.
         region_dropout: share of regions hidden from the attention in training.
-        epochs: passes over the training pictures.
+        epochs: passes over the training pictures, at whose end the learning rate is 0.
+        choose_epochs: choose the epochs among these on held-out seen classes, before the training; each costs
+            gamma_folds trainings, which then choose gamma too.
         batch_size: pictures in a step, over all devices.
         lr: highest learning rate; it warms up and decays along a cosine.
         weight_decay: of AdamW.
@@ -93,6 +95,7 @@ class Config:
     feature_dropout: float = 0.4
     region_dropout: float = 0.5
     epochs: int = 30
+    choose_epochs: tuple[int, ...] = ()
     batch_size: int = 64
     lr: float = 3e-3
     weight_decay: float = 1e-4
@@ -134,6 +137,12 @@ class Config:
                 raise UserError(
                     f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted a share from 0 to below 1"
                 )
+        if any(not epochs > 0 for epochs in self.choose_epochs):
+            raise UserError(f"--choose-epochs is {self.choose_epochs}; wanted numbers above 0")
+        if self.choose_epochs and self.train_backbone:
+            raise UserError(
+                "--choose-epochs works on cached features, without --train-backbone; give --epochs"
+            )
         if self.dataset == "hdf5" and self.features is None:
             raise UserError("--dataset hdf5 needs --features FILE")
         if self.dataset not in ("shapes", "hdf5") and self.root is None:
@@ -145,7 +154,8 @@ class Config:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in YAML."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: str(v) if isinstance(v, Path) else v for k, v in plain.items()}
 
     def training_settings(self) -> dict[str, Any]:
         """The values that decide the result: two runs that agree on these may continue each other."""
@@ -178,4 +188,5 @@ def load_config(path: Path) -> Config:
     for name in ("root", "images", "features", "out"):
         if values.get(name) is not None:
             values[name] = Path(values[name])
+    values["choose_epochs"] = tuple(values.get("choose_epochs", ()))
     return Config(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from fastzsl.training.config import Config, load_config, save_config
 class RunFolder:
     """Names of a run's files.
 
-    config.yaml, metrics.jsonl, TensorBoard events, checkpoint.pt, gamma.json, model.safetensors, classes.csv,
-    results.json, attention.png, accuracy.png.
+    config.yaml, metrics.jsonl, TensorBoard events, checkpoint.pt, gamma.json, trials (where epochs are chosen),
+    model.safetensors, classes.csv, results.json, attention.png, accuracy.png.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,6 +38,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.checkpoint = path / "checkpoint.pt"
         self.gamma = path / "gamma.json"
+        self.trials = path / "trials"
         self.model = path / "model.safetensors"
         self.classes = path / "classes.csv"
         self.results = path / "results.json"
@@ -61,6 +63,7 @@ class RunFolder:
         if not config.resume:
             for old in (self.checkpoint, self.metrics, self.gamma, self.results):
                 old.unlink(missing_ok=True)
+            shutil.rmtree(self.trials, ignore_errors=True)
             for events in self.path.glob("events.out.tfevents.*"):
                 events.unlink()
         write_atomically(self.config, lambda partial: save_config(config, partial))

@@ -12,7 +12,8 @@ from small_problem import CONFIG, small_problem, spoilt_problem
 
 from fastzsl.data.guard import HeldOut, SeenClassesOnly
 from fastzsl.errors import UserError
-from fastzsl.protocol.selection import Folds, select
+from fastzsl.protocol.calibration import best_common_gamma
+from fastzsl.protocol.selection import Folds, choose_epochs, select
 from fastzsl.protocol.trials import Trial, TrialTable, run_trials
 
 GRID = {"lr": (1e-6, 1e-2), "eta": (0.0, 1.0)}
@@ -152,3 +153,31 @@ def test_a_different_setting_is_a_different_trial():
 def test_what_cannot_be_done_is_said(tmp_path, call, message):
     with pytest.raises(UserError, match=message):
         call(tmp_path)
+
+
+def test_the_epochs_are_the_best_of_those_named_and_gamma_comes_from_the_same_trainings(tmp_path):
+    table = TrialTable(tmp_path)
+    run = functools.partial(run_trials, table=table, workers=1, load=small_problem)
+    config = replace(CONFIG, lr=1e-3, choose_epochs=(1, 30), epochs=7)
+    found = choose_epochs(config, table, run)
+    assert found.config.epochs == 30, "one epoch at this rate learns nothing"
+    tried = {c.changes["epochs"]: c.AUSUC for c in found.candidates}
+    assert set(tried) == {1, 30}, "config.epochs is not tried unless it is named"
+    assert tried[30] == max(tried.values())
+    assert found.gamma == best_common_gamma(
+        [table[Trial(replace(config, epochs=30), HeldOut(config.seed * 1000 + i))].scores for i in range(2)]
+    )
+    with pytest.raises(UserError, match="--gamma-folds above 0"):
+        choose_epochs(replace(config, gamma_folds=0), table, run)
+
+
+def test_spoilt_test_pictures_do_not_change_the_epochs(tmp_path):
+    config = replace(CONFIG, choose_epochs=(2, 20))
+    found = []
+    for name, load in (("a", small_problem), ("b", spoilt_problem)):
+        table = TrialTable(tmp_path / name)
+        found.append(
+            choose_epochs(config, table, functools.partial(run_trials, table=table, workers=1, load=load))
+        )
+    assert found[0].candidates == found[1].candidates
+    assert found[0].config.epochs == found[1].config.epochs
