@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,29 +74,54 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ZeroShotDataset:
 
 def train(data: ZeroShotDataset, backend: str) -> tuple[float, float, float]:
     losses: list[float] = []
-    config = replace(CONFIG, backend=backend)  # type: ignore[arg-type]
+    accelerator = "cuda" if backend == "triton" else "cpu"
+    config = replace(CONFIG, backend=backend, accelerator=accelerator)  # type: ignore[arg-type]
     model = build_model(data, config, data.regions.feature_shape[0])
     fit(
         model,
         data,
         config,
-        Fabric(accelerator="cpu"),
+        Fabric(accelerator=accelerator),
         listener=lambda step, figures: losses.append(figures["loss"]),
     )
     results = evaluate(score_tests(model, data), 0.0)
     return float(np.mean(losses[-10:])), results.T1, results.AUSUC
 
 
-@pytest.mark.parametrize("backend", ["eager", "native"])
+@pytest.mark.parametrize("backend", ["eager", "native", "triton"])
 def test_a_short_training_reaches_the_recorded_loss_and_accuracy(data: ZeroShotDataset, backend: str) -> None:
     available = backends()[backend]
     if not available:
         pytest.skip(f"{backend}: {'; '.join(available.reasons)}")
+    if backend == "triton" and not torch.cuda.is_available():
+        pytest.skip("no GPU; the next test trains with Triton's interpreter")
     loss, T1, AUSUC = train(data, backend)
     print(f"{backend}: loss {loss:.4f}, T1 {T1:.4f}, AUSUC {AUSUC:.4f}")
     assert loss == pytest.approx(RECORDED_LOSS, rel=0.05)
     assert pytest.approx(RECORDED_T1, abs=0.06) == T1
     assert pytest.approx(RECORDED_AUSUC, abs=0.06) == AUSUC
+
+
+def small_training(backend: str, epochs: int = 5) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-P", str(Path(__file__).parent / "interpreted_training.py"), backend, str(epochs)],
+        env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_triton_in_its_interpreter_trains_the_small_problem_as_eager_does() -> None:
+    """The interpreter takes 0.2 s a step at this size, so it gets the small problem of tests/protocol."""
+    triton, eager = small_training("triton"), small_training("eager")
+    print(f"last loss {triton['losses'][-1]:.6f}, eager {eager['losses'][-1]:.6f}; T1 {triton['T1']:.3f}")
+    assert triton["losses"] != eager["losses"], "both ran the same backend"
+    assert triton["losses"] == pytest.approx(eager["losses"], rel=1e-4)
+    assert triton["weights"] == pytest.approx(eager["weights"], rel=1e-4)
+    assert np.mean(triton["losses"][-7:]) < 0.5 * np.mean(triton["losses"][:7])
+    assert triton["T1"] >= 0.7, "chance is 0.25"
 
 
 def test_a_broken_gradient_would_be_seen(data: ZeroShotDataset, monkeypatch: pytest.MonkeyPatch) -> None:

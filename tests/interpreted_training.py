@@ -1,0 +1,42 @@
+"""A short training on the small problem with the backend named on the command line; prints losses and T1 as JSON.
+
+A program of its own because Triton decides at import whether its kernels are interpreted (TRITON_INTERPRET=1).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+sys.path.insert(0, str(Path(__file__).parent / "protocol"))
+from small_problem import CONFIG, small_problem
+
+from fastzsl.protocol.metrics import evaluate
+from fastzsl.protocol.scoring import test_scores as score_tests
+from fastzsl.training.loop import build_model, fit
+
+
+def main(backend: str, epochs: int) -> None:
+    data = small_problem()
+    config = replace(CONFIG, backend=backend, epochs=epochs)  # type: ignore[arg-type]
+    assert data.regions is not None
+    losses: list[float] = []
+    model = build_model(data, config, data.regions.feature_shape[0])
+    fit(
+        model,
+        data,
+        config,
+        Fabric(accelerator="cpu"),
+        listener=lambda step, figures: losses.append(figures["loss"]),
+    )
+    T1 = evaluate(score_tests(model, data), 0.0).T1
+    weights = {name: float(value.detach().double().abs().sum()) for name, value in model.named_parameters()}
+    print(json.dumps({"losses": losses, "T1": T1, "weights": weights}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
