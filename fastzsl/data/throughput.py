@@ -16,8 +16,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
 
-CPU_BATCH = 8
-"""Pictures that pass the backbone together on one core: more would not stay in its cache."""
+CPU_BATCH = 4
+"""Pictures that pass the backbone together on one core. With 8 the largest maps are arrays that the system hands out
+anew every time, zeroed page by page: EfficientNet-Lite0 76 pictures a second against 92, ResNet-101 14.7 and 15.8."""
 
 
 def in_batches(
