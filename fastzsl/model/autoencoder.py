@@ -191,6 +191,7 @@ class AttendedAutoencoder(nn.Module):
         alpha: float = 0.5,
         eta: float = 1.0,
         reduction: str = "mean",
+        reconstruct: Literal["all", "seen"] = "all",
         part: BatchPart | None = None,
     ) -> dict[str, Tensor]:
         """Equation 7: L = L_CLS + alpha · L_MA + eta · L_SR.
@@ -198,10 +199,12 @@ class AttendedAutoencoder(nn.Module):
         Args:
             inputs: a batch, as in `forward`.
             labels: (B,) class ids among 0..C-1, all seen.
-            class_embeddings: raw K (C, m) of all classes; equation 6 uses the unseen ones' descriptions too.
+            class_embeddings: raw K (C, m) of all classes.
             seen: (C_s,) ids of the seen classes; equations 4 and 5 run over these.
             alpha, eta: weights; a term with weight 0 is not computed.
             reduction: "mean" or "sum" in L_MA and L_SR, see `losses`.
+            reconstruct: classes of equation 6: "all" as in the paper, which needs the unseen classes' descriptions
+                (not their pictures) while training, or "seen".
             part: which of a batch's pictures these are, where several devices share it.
 
         Returns:
@@ -218,8 +221,9 @@ class AttendedAutoencoder(nn.Module):
             )
             total = total + alpha * terms["manifold_alignment"]
         if eta:
+            classes = slice(None) if reconstruct == "all" else seen
             terms["semantic_reconstruction"] = losses.semantic_reconstruction(
-                self.decoder(queries), embeddings, reduction=reduction
+                self.decoder(queries[classes]), embeddings[classes], reduction=reduction
             )
             total = total + eta * terms["semantic_reconstruction"]
         return {"loss": total, **terms}

@@ -47,6 +47,8 @@ class Config:
         alpha: weight of the manifold alignment loss (equation 5).
         eta: weight of the semantic reconstruction loss (equation 6).
         reduction: of the two losses above: "mean", or "sum" as the paper prints them.
+        reconstruct: classes of the semantic reconstruction: "all" as in the paper, which reads the unseen
+            classes' descriptions (not their pictures) in training, or "seen" for classes not known in advance.
         feature_power: exponent on the features' absolute values; 0.5 tames dominant channels, 1 changes
             nothing.
         feature_dropout: share of feature channels dropped in training.
@@ -91,6 +93,7 @@ class Config:
     alpha: float = 0.02
     eta: float = 1.0
     reduction: Literal["mean", "sum"] = "mean"
+    reconstruct: Literal["all", "seen"] = "all"
     feature_power: float = 0.5
     feature_dropout: float = 0.4
     region_dropout: float = 0.5

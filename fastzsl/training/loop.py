@@ -157,7 +157,8 @@ class _Objective(nn.Module):
         """As `AttendedAutoencoder.loss`; the classification loss is weighted by `share`, see `_batches`."""
         terms = self.model.loss(
             inputs, labels, embeddings, seen,
-            alpha=self.config.alpha, eta=self.config.eta, reduction=self.config.reduction, part=part,
+            alpha=self.config.alpha, eta=self.config.eta, reduction=self.config.reduction,
+            reconstruct=self.config.reconstruct, part=part,
         )  # fmt: skip
         if share == 1:
             return terms

@@ -64,3 +64,6 @@ def test_reconstruction_sees_unseen_classes_and_alignment_does_not(seed: int) ->
     assert torch.equal(before["classification"], after["classification"])
     assert torch.equal(before["manifold_alignment"], after["manifold_alignment"])
     assert not torch.equal(before["semantic_reconstruction"], after["semantic_reconstruction"])
+    before, after = (model.loss(regions, labels, k, seen, reconstruct="seen") for k in (K, moved))
+    assert torch.equal(before["semantic_reconstruction"], after["semantic_reconstruction"])
+    assert before["semantic_reconstruction"] > 0
