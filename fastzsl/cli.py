@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fastzsl import processes
 from fastzsl.errors import UserError
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ def parse(
         default = load(file) if file else None
         description += "\n\n--config FILE takes the settings from a run's config.yaml; flags override it."
     chosen = tyro.MISSING_NONPROP if default is None else default
-    return tyro.cli(settings, prog=prog, description=description, args=words, default=chosen)
+    with processes.first_prints():
+        return tyro.cli(settings, prog=prog, description=description, args=words, default=chosen)
 
 
 def _take_config(words: list[str]) -> tuple[Path | None, list[str]]:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from fastzsl import processes
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -19,7 +21,10 @@ class UserError(Exception):
 
 
 def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
-    """Decorate an entry point: a `UserError` or a full disk becomes one line on stderr and exit code 2."""
+    """Decorate an entry point: a `UserError` or a full disk becomes one line on stderr and exit code 2.
+
+    Of several processes the first one prints it, see `fastzsl.processes`.
+    """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -33,7 +38,10 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             print("\nfastzsl: interrupted; what was already written is kept", file=sys.stderr)
             raise SystemExit(130) from None
-        print(f"fastzsl: error: {message}", file=sys.stderr)
+        except Exception:
+            processes.let_others_speak(1)  # the partner that is lost may know why
+            raise
+        processes.report(f"fastzsl: error: {message}")
         raise SystemExit(2)
 
     return wrapped

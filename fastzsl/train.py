@@ -25,7 +25,7 @@ from fastzsl.report.figures import accuracy_figure, attention_figure
 from fastzsl.report.html import write_run_report
 from fastzsl.report.table import print_results
 from fastzsl.training.config import Config, load_config
-from fastzsl.training.launch import launch
+from fastzsl.training.launch import first_then_others, launch
 from fastzsl.training.loop import build_model, fit
 from fastzsl.training.prepare import feature_dim, prepare
 from fastzsl.training.run import MetricsLog, RunFolder, last_step
@@ -52,8 +52,8 @@ def train(config: Config, console: Console | None = None) -> RunFolder:
     run = RunFolder(config.run_folder)
     run.refuse_foreign(config)
     with progress_bars(console) as progress:
-        with fabric.rank_zero_first(local=True):  # the others find its features in the cache
-            data, backbone = prepare(config, fabric.device, progress)
+        # The others find its features in the cache.
+        data, backbone = first_then_others(fabric, lambda: prepare(config, fabric.device, progress))
         if fabric.is_global_zero:
             run.begin(config)
             run.save_classes(data)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -13,6 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from fastzsl.errors import UserError
 from fastzsl.training.config import Config
 
+R = TypeVar("R")
 PATIENCE = timedelta(days=1)
 """How long processes wait for one that extracts features or evaluates; torchrun ends them when one dies."""
 
@@ -51,6 +54,22 @@ def launch(config: Config) -> Fabric:
         raise UserError(f"--accelerator {config.accelerator}, {devices} devices: {said}") from None
     fabric.launch()
     return fabric
+
+
+def first_then_others(fabric: Fabric, work: Callable[[], R]) -> R:
+    """Do something in one process of each machine, then in the others.
+
+    A fault leaves the barrier as a value: an exception would leave the others inside it, complaining.
+    """
+    result: R | Exception
+    with fabric.rank_zero_first(local=True):
+        try:
+            result = work()
+        except (UserError, OSError) as error:
+            result = error
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _has_unused_parameters(config: Config) -> bool:

@@ -155,11 +155,47 @@ def test_two_processes_killed_and_resumed_end_with_the_same_bits(root: Path, tmp
 
 
 def test_bad_input_ends_every_process_with_one_line(root: Path, tmp_path: Path) -> None:
-    process = _start_two(root, tmp_path / "out", "--devices", "3")
+    printed = _fail(_start_two(root, tmp_path / "out", "--devices", "3"))
+    _said_once(
+        printed, "fastzsl: error: --devices is 3 but torchrun started 2 processes here; leave --devices out"
+    )
+    printed = _fail(_start_two(tmp_path / "nothing", tmp_path / "out"))  # found when the processes are joined
+    _said_once(printed, f"fastzsl: error: --root: no folder {tmp_path / 'nothing'}")
+    printed = _fail(_start_two(root, tmp_path / "out", "--pooling", "maximal"))
+    assert printed.count("invalid choice 'maximal' for argument '--pooling'") == 1
+
+
+def test_a_fault_that_only_the_second_process_meets_is_told_by_it(root: Path, tmp_path: Path) -> None:
+    (root / "images" / "class0" / "1.png").write_bytes(
+        b"no picture"
+    )  # the second process takes every second one
+    command = ["torch.distributed.run", "--nproc-per-node=2", "--master-port", str(_free_port()), "-m"]
+    command += [
+        "fastzsl.extract",
+        "--dataset",
+        "folder",
+        "--root",
+        str(root),
+        "--out",
+        str(tmp_path / "f.h5"),
+    ]
+    command += ["--backbone", "timm/test_resnet", "--backbone-weights", "random"]
+    printed = _fail(_start(command))
+    lines = [line for line in printed.splitlines() if line.startswith("fastzsl: error: ")]
+    assert len(lines) == 1, printed
+    assert "class0/1.png: not a readable picture" in lines[0]
+
+
+def _fail(process: subprocess.Popen[str]) -> str:
     printed, _ = process.communicate(timeout=TIMEOUT)
-    assert process.returncode != 0
-    assert "--devices is 3 but torchrun started 2 processes here" in printed
-    process = _start_two(tmp_path / "nothing", tmp_path / "out")
-    printed, _ = process.communicate(timeout=TIMEOUT)
-    assert process.returncode != 0
-    assert f"fastzsl: error: --root: no folder {tmp_path / 'nothing'}" in printed
+    assert process.returncode != 0, printed
+    return printed
+
+
+def _said_once(printed: str, message: str) -> None:
+    """By one process, and in torchrun's own report, which holds the only traceback."""
+    lines = printed.splitlines()
+    assert lines.count(message) == 1, printed
+    assert f"  traceback : {message}" in lines, printed
+    assert printed.count("Traceback (most recent call last)") == 1, printed
+    assert "[rank" not in printed, printed
