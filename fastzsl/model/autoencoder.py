@@ -40,6 +40,7 @@ class AttendedAutoencoder(nn.Module):
         feature_dim: d, size of a region's feature.
         embedding_dim: m, size of a class embedding.
         hidden: size of the encoder's hidden sigmoid layer.
+        query_length: of every query h; 0 leaves it to the encoder.
         similarity: "cosine" or "dot".
         temperature: the classification loss sees `temperature · score`; cosine hardly trains at 1.
         attention_scale: factor on the logits X^T H. The regions have unit RMS length and L_MA keeps |h| near 1,
@@ -65,6 +66,7 @@ class AttendedAutoencoder(nn.Module):
         embedding_dim: int,
         *,
         hidden: int = 512,
+        query_length: float = 0.0,
         similarity: Literal["cosine", "dot"] = "cosine",
         temperature: float = 10.0,
         attention_scale: float = 30.0,
@@ -78,7 +80,7 @@ class AttendedAutoencoder(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.encoder = SemanticEncoder(embedding_dim, feature_dim, hidden)
+        self.encoder = SemanticEncoder(embedding_dim, feature_dim, hidden, query_length)
         self.decoder = nn.Linear(feature_dim, embedding_dim)
         self.own_mapping = None if coupled else nn.Linear(feature_dim, embedding_dim)
         self.attention = FusedDenseAttention(attention_scale, backend)

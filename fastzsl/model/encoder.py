@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -12,13 +13,17 @@ class SemanticEncoder(nn.Module):
         embedding_dim: m.
         feature_dim: d.
         hidden: size of the hidden layer.
+        length: of every query; 0 leaves them as they come. It takes away what L_MA does to the scale of the
+            attention's logits, so that an experiment can ask what its geometry is worth.
     """
 
-    def __init__(self, embedding_dim: int, feature_dim: int, hidden: int = 512) -> None:
+    def __init__(self, embedding_dim: int, feature_dim: int, hidden: int = 512, length: float = 0.0) -> None:
         super().__init__()
+        self.length = length
         self.hidden = nn.Linear(embedding_dim, hidden)
         self.output = nn.Linear(hidden, feature_dim)
 
     def forward(self, class_embeddings: Tensor) -> Tensor:
         """(C, m) -> queries (C, d)."""
-        return self.output(self.hidden(class_embeddings).sigmoid())
+        queries = self.output(self.hidden(class_embeddings).sigmoid())
+        return self.length * F.normalize(queries, dim=-1) if self.length else queries

@@ -36,6 +36,7 @@ class Config:
             features.
         backbone_lr: learning rate of the backbone where it is trained.
         hidden: size of the encoder's hidden sigmoid layer.
+        query_length: length given to every query, 0 for the encoder's own (for experiments on alpha).
         similarity: measure s between decoded feature and class embedding.
         temperature: factor on the scores in the classification loss.
         attention_scale: factor on the attention's logits: 0 averages, large picks one region.
@@ -84,6 +85,7 @@ class Config:
     train_backbone: bool = False
     backbone_lr: float = 1e-5
     hidden: int = 512
+    query_length: float = 0.0
     similarity: Literal["cosine", "dot"] = "cosine"
     temperature: float = 10.0
     attention_scale: float = 10.0
@@ -130,7 +132,7 @@ class Config:
                 )
         not_negative = (
             "distractors", "data_seed", "alpha", "eta", "weight_decay", "gamma_folds", "seed", "backbone_lr",
-            "attention_scale",
+            "attention_scale", "query_length",
         )  # fmt: skip
         for name in not_negative:
             if not getattr(self, name) >= 0:

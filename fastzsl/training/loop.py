@@ -46,6 +46,7 @@ def new_model(
         feature_dim,
         embedding_dim,
         hidden=config.hidden,
+        query_length=config.query_length,
         similarity=config.similarity,
         temperature=config.temperature,
         attention_scale=config.attention_scale,

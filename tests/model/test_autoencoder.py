@@ -33,6 +33,14 @@ def test_coupling_shares_the_decoder_and_decoupling_does_not() -> None:
     assert extra == 8 * 5 + 5
 
 
+def test_queries_get_the_length_that_was_asked_for_and_keep_their_direction(seed: int) -> None:
+    free, fixed = AttendedAutoencoder(8, 5), AttendedAutoencoder(8, 5, query_length=3.0)
+    fixed.load_state_dict(free.state_dict())
+    K = torch.randn(4, 5)
+    torch.testing.assert_close(fixed.encoder(K).norm(dim=-1), torch.full((4,), 3.0))
+    torch.testing.assert_close(F.cosine_similarity(fixed.encoder(K), free.encoder(K)), torch.ones(4))
+
+
 def test_average_pooling_ignores_where_things_are_and_every_class_sees_the_same(seed: int) -> None:
     model = AttendedAutoencoder(8, 5, pooling="average").eval()
     regions, K = torch.randn(2, 9, 8), torch.randn(4, 5)
