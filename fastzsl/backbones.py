@@ -99,6 +99,15 @@ def available_backbones() -> list[str]:
     ]
 
 
+def check_backbone(name: str) -> None:
+    """Raise `UserError` for an unknown name, suggesting the nearest one."""
+    known = [DEFAULT] if name == DEFAULT else available_backbones()
+    if name not in known:
+        raise UserError(
+            f'unknown backbone "{name}"{nearest(name, known)} (`python -m fastzsl.info --backbones`)'
+        )
+
+
 def load_backbone(name: str = DEFAULT, weights: str | Path | None = None) -> Backbone:
     """Build a backbone by name.
 
@@ -111,11 +120,7 @@ def load_backbone(name: str = DEFAULT, weights: str | Path | None = None) -> Bac
     Raises:
         UserError: unknown name (the nearest one is suggested), or weights that cannot be had.
     """
-    known = [DEFAULT] if name == DEFAULT else available_backbones()
-    if name not in known:
-        raise UserError(
-            f'unknown backbone "{name}"{nearest(name, known)} (`python -m fastzsl.info --backbones`)'
-        )
+    check_backbone(name)
     fork = torch.random.fork_rng() if weights == "random" else _nothing()
     with fork:
         if weights == "random":

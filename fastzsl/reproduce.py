@@ -6,7 +6,7 @@ import json
 import typing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_type_hints
 
 import yaml
 from lightning_fabric import Fabric
@@ -26,6 +26,7 @@ from fastzsl.report.tables import print_table
 from fastzsl.training.checkpoint import write_text_atomically
 from fastzsl.training.config import Config, load_config
 from fastzsl.training.prepare import prepare
+from fastzsl.training.values import plain_value
 
 DESCRIPTION = """Repeat the paper's experiments: train the full model and its ablations with several
 seeds, choose gamma on held-out seen classes, and print Tables 1 and 2 with the paper's own rows beside them.
@@ -145,18 +146,17 @@ def base_config(file: Path | None, assignments: tuple[str, ...]) -> Config:
     """
     config = load_config(file) if file else Config()
     changes: dict[str, Any] = {}
+    types = get_type_hints(Config)
     for item in assignments:
         name, sign, value = item.partition("=")
         if not sign or name not in vars(config):
             raise UserError(f"--set {item}: wanted NAME=VALUE{nearest(name, list(vars(config)))}")
         if name in ("root", "images", "features", "out"):
             raise UserError(f"--set {item}: give --{name} itself")
-        changes[name] = yaml.safe_load(value)
-        if isinstance(changes[name], str) and not isinstance(getattr(config, name), str | None):
-            try:  # YAML reads 1e-3 as text
-                changes[name] = float(changes[name])
-            except ValueError:
-                raise UserError(f"--set {item}: {name} wants a number") from None
+        try:
+            changes[name] = plain_value(yaml.safe_load(value), types[name], f"--set {name}")
+        except yaml.YAMLError:
+            raise UserError(f"--set {item}: not a value") from None
     return replace(config, out=None, resume=False, **changes)
 
 

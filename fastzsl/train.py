@@ -27,7 +27,7 @@ from fastzsl.report.table import print_results
 from fastzsl.training.config import Config, load_config
 from fastzsl.training.launch import first_then_others, launch
 from fastzsl.training.loop import build_model, fit
-from fastzsl.training.prepare import feature_dim, prepare
+from fastzsl.training.prepare import check_names, feature_dim, prepare
 from fastzsl.training.run import MetricsLog, RunFolder, last_step
 
 DESCRIPTION = """Train and evaluate a zero-shot recogniser.
@@ -50,6 +50,7 @@ def train(config: Config, console: Console | None = None) -> RunFolder:
     fabric = launch(config)
     console.quiet = not fabric.is_global_zero
     run = RunFolder(config.run_folder)
+    check_names(config)
     run.refuse_foreign(config)
     with progress_bars(console) as progress:
         # The others find its features in the cache.

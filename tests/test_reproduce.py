@@ -131,7 +131,7 @@ def test_each_variant_takes_one_part_away() -> None:
         (["--datasets", "cub"], "--root"),
         (["--variants", "no-sre"], 'did you mean "no-sr"'),
         (["--set", "etta=1"], 'wanted NAME=VALUE; did you mean "eta"'),
-        (["--set", "eta=much"], "eta wants a number"),
+        (["--set", "eta=much"], "--set eta is 'much'; wanted a number"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--datasets", "folder", "--root", "nowhere", "--distractors", "1"], "only shapes has them"),
     ],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
 from fastzsl.errors import UserError, nearest
 from fastzsl.model.normalisation import Normalisation
+from fastzsl.training.values import plain_value
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def load_config(path: Path) -> Config:
     """Read a run's configuration.
 
     Raises:
-        UserError: no such file, not YAML, or a field that there is not.
+        UserError: no such file, not YAML, a field that there is not, or a value of another type.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -190,8 +191,5 @@ def load_config(path: Path) -> Config:
     for name in values:
         if name not in known:
             raise UserError(f"{path}: unknown setting {name}{nearest(str(name), known)}")
-    for name in ("root", "images", "features", "out"):
-        if values.get(name) is not None:
-            values[name] = Path(values[name])
-    values["choose_epochs"] = tuple(values.get("choose_epochs", ()))
-    return Config(**values)
+    types = get_type_hints(Config)
+    return Config(**{k: plain_value(v, types[k], f"{path}: {k}") for k, v in values.items()})

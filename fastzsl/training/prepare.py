@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from rich.progress import Progress
 
-from fastzsl.backbones import Backbone, load_backbone
+from fastzsl.backbones import Backbone, check_backbone, load_backbone
 from fastzsl.data.dataset import ZeroShotDataset, redraw_classes
 from fastzsl.data.folder import FolderImages
 from fastzsl.data.prepare import Sources, find_dataset, with_features
+from fastzsl.errors import UserError
 from fastzsl.training.config import Config
+
+
+def check_names(config: Config) -> None:
+    """Raise `UserError` for a backbone, a folder or a file that there is not.
+
+    Before anything else is said of the settings: that a run has others would not help whoever mistyped one.
+    """
+    check_backbone(config.backbone)
+    for flag, folder in (("--root", config.root), ("--images", config.images)):
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"{flag}: no folder {folder}")
+    weights = config.backbone_weights if config.backbone_weights != "random" else None
+    for flag, file in (("--features", config.features), ("--backbone-weights", weights)):
+        if file is not None and not Path(file).is_file():
+            raise UserError(f"{flag}: no file {file}")
+    own = config.class_embeddings
+    if own not in ("att", "original_att") and not Path(own).is_file():
+        raise UserError(
+            f"--class-embeddings: no file {own}; wanted att, original_att, or a .csv, .npz or .mat file"
+        )
 
 
 def prepare(
