@@ -48,6 +48,7 @@ def _config(folder: Path, out: Path) -> Config:
     return Config(
         dataset="folder", root=folder, backbone="timm/test_resnet", backbone_weights="random", hidden=8,
         epochs=2, batch_size=8, gamma_folds=1, accelerator="cpu", backend="eager", out=out,
+        embedding_normalisation="standardise",
     )  # fmt: skip
 
 
@@ -110,6 +111,17 @@ def test_new_classes_from_a_table_with_other_column_order_score_as_the_own_class
     torch.testing.assert_close(found.scores, expected, rtol=0, atol=1e-5)
     mapping = {"like class 3": own["class 3"], "like class 6": dict(zip(ATTRIBUTES, own["class 6"]))}
     torch.testing.assert_close(model.predict(folder, mapping)[0].scores, expected, rtol=0, atol=1e-5)
+
+
+def test_new_classes_are_normalised_by_the_runs_seen_classes(run: Path) -> None:
+    """Not by the new classes themselves, nor by the unseen ones: one class alone has no mean and no deviation."""
+    model = fastzsl.load(run)
+    attributes = model.own.embeddings.double().numpy()
+    seen = attributes[~model.own.unseen.numpy()]
+    new = model.own.candidates({"a": [1, 0, 1, 0.2]})
+    expected = (np.array([1, 0, 1, 0.2]) - seen.mean(0)) / seen.std(0)
+    embedded = model.model.embed(new.embeddings)[0].double().numpy()
+    np.testing.assert_allclose(embedded, expected / np.linalg.norm(expected), rtol=1e-5)
 
 
 def test_a_batch_a_file_a_pillow_image_and_an_array_of_one_picture_agree(run: Path, folder: Path) -> None:
