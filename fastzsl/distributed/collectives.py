@@ -16,6 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 Group = dist.ProcessGroup | None
+# The second of each pair is the name before PyTorch 2.14.
+_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 """None is the default group of all processes."""
 
 
@@ -72,7 +75,7 @@ def all_gather(tensor: Tensor, group: Group = None) -> Tensor:
     """Every process's tensor, all of one shape, concatenated along the first dimension, outside autograd."""
     tensor = tensor.detach().contiguous()
     gathered = tensor.new_empty(dist.get_world_size(group) * tensor.shape[0], *tensor.shape[1:])
-    dist.all_gather_into_tensor(gathered, tensor, group)
+    _gather(gathered, tensor, group)
     _count("all_gather", gathered.numel(), gathered.element_size(), group)
     return gathered
 
@@ -81,7 +84,7 @@ def reduce_scatter(tensor: Tensor, group: Group = None) -> Tensor:
     """This process's equal slice (first dimension) of the sum over the processes, outside autograd."""
     tensor = tensor.detach().contiguous()
     own = tensor.new_empty(tensor.shape[0] // dist.get_world_size(group), *tensor.shape[1:])
-    dist.reduce_scatter_tensor(own, tensor, group=group)
+    _scatter(own, tensor, group=group)
     _count("reduce_scatter", tensor.numel(), tensor.element_size(), group)
     return own
 
