@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fastzsl.errors import UserError, nearest
+from fastzsl.errors import UserError, first_line, nearest
 
 DEFAULT = "efficientnet_lite0"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -206,7 +206,7 @@ def _published(name: str, build: Callable[[], nn.Module], weights: str | Path | 
             raise
         raise UserError(
             f"the published weights of {name} could not be fetched ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:120]}); bring the file and pass --backbone-weights FILE, "
+            f"{first_line(error, 120)}); bring the file and pass --backbone-weights FILE, "
             f"or use --backbone {DEFAULT}, whose weights come with pip"
         ) from error
 
@@ -228,9 +228,7 @@ def _load_state(model: nn.Module, path: Path, name: str) -> None:
             {k: v for k, v in stored.items() if k in wanted and v.shape == wanted[k].shape}, strict=False
         )
     except Exception as error:
-        raise UserError(
-            f"{path}: not a state dict of tensors ({str(error).splitlines()[0][:120]})"
-        ) from error
+        raise UserError(f"{path}: not a state dict of tensors ({first_line(error, 120)})") from error
     missing = [k for k in missing if not k.startswith(("fc.", "classifier.", "head."))]
     if missing:
         raise UserError(f"{path}: {len(missing)} tensors of {name} are missing, first {missing[0]}")

@@ -47,6 +47,12 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def first_line(error: BaseException, length: int = 100) -> str:
+    """What an error of another library says, in part of a line; its type where it says nothing."""
+    lines = str(error).splitlines()
+    return lines[0][:length] if lines else type(error).__name__
+
+
 def nearest(name: str, known: list[str]) -> str:
     """`'; did you mean "x"?'` for the closest known name, or an empty string."""
     import difflib

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"no folder {settings.run}; wanted the run folder of python -m fastzsl.train")
     run = RunFolder(settings.run)
     config = load_config(run.config)
-    gamma = float(run.load_json(run.gamma)["gamma"])
+    gamma = run.load_gamma()
     console = Console(stderr=settings.json)
     fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
     with progress_bars(console) as progress:

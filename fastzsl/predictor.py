@@ -18,7 +18,7 @@ from fastzsl.backbones import Backbone, load_backbone
 from fastzsl.candidates import Candidates, Classes, OwnClasses
 from fastzsl.data.folder import read_picture
 from fastzsl.data.throughput import in_batches
-from fastzsl.errors import UserError
+from fastzsl.errors import UserError, first_line
 from fastzsl.model import AttendedAutoencoder
 from fastzsl.training.checkpoint import load_tensors
 from fastzsl.training.config import load_config
@@ -229,12 +229,15 @@ def load(
     if not folder.path.is_dir():
         raise UserError(f"no folder {folder.path}; wanted the run folder of python -m fastzsl.train")
     config = load_config(folder.config)
-    own = OwnClasses(folder.classes, float(folder.load_json(folder.gamma)["gamma"]))
+    own = OwnClasses(folder.classes, folder.load_gamma())
     weights = backbone_weights or (None if backbone else config.backbone_weights)
     if config.train_backbone and backbone is None:
         weights = "random"  # the trained ones follow, from the run's own file
     trunk = load_backbone(backbone or config.backbone, weights)
-    feature_dim = load_tensors(folder.model)["decoder.weight"].shape[1]
+    decoder = load_tensors(folder.model).get("decoder.weight")
+    if decoder is None or decoder.ndim != 2:
+        raise UserError(f"{folder.model}: no decoder.weight (m, d) in it; not the weights of a run")
+    feature_dim = decoder.shape[1]
     if trunk.feature_dim != feature_dim:
         raise UserError(
             f"{folder.model} was trained on features of d={feature_dim} but backbone {trunk.name} gives "
@@ -244,7 +247,7 @@ def load(
     try:
         fabric = Fabric(accelerator=accelerator, devices=1, precision=config.precision)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"--accelerator {accelerator}: {str(error).splitlines()[0][:120]}") from None
+        raise UserError(f"--accelerator {accelerator}: {first_line(error, 120)}") from None
     with torch.random.fork_rng():
         model = new_model(
             config, feature_dim, own.embeddings.shape[1], trunk if config.train_backbone else None

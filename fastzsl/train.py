@@ -130,7 +130,7 @@ def _gamma(
 ) -> float:
     """Chosen once and kept in gamma.json, so that a resumed run does not train the folds again."""
     if run.gamma.exists():
-        return float(run.load_json(run.gamma)["gamma"])
+        return run.load_gamma()
     task = progress.add_task("choosing gamma", total=config.gamma_folds)
 
     def train_and_score(problem: ZeroShotDataset) -> TestScores:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastzsl.data.folder import read_classes
 from fastzsl.data.matlab import read_mat
-from fastzsl.errors import UserError, nearest
+from fastzsl.errors import UserError, first_line, nearest
 
 LARGEST_FILE = 1 << 30
 
@@ -101,8 +101,13 @@ def _from_npz(path: Path) -> tuple[list[str], np.ndarray]:
     except UserError:
         raise
     except Exception as error:  # zip, zlib and numpy each have their own
-        said = (str(error).splitlines() or ["?"])[0][:100]
+        said = first_line(error)
         raise UserError(f"{path}: not a whole .npz file of names and numbers ({said})") from None
+    for name, array in (("names", names), ("embeddings", values)):
+        if not isinstance(
+            array, np.ndarray
+        ):  # numpy hands out the bytes of what it does not take for an array
+            raise UserError(f"{path}: {name} is no array; wanted names (C,) and embeddings (C, m)")
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise UserError(f"{path}: names is {names.shape} of {names.dtype}; wanted texts (C,)")
     return [n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in names.tolist()], values

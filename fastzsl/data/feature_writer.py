@@ -24,7 +24,7 @@ import numpy as np
 
 from fastzsl.data.features import checksum
 from fastzsl.data.hdf5 import Maps, read_hdf5
-from fastzsl.errors import UserError
+from fastzsl.errors import UserError, first_line
 
 FORMAT = 1
 
@@ -160,9 +160,7 @@ class FeatureWriter:
         except FileExistsError:
             pass
         except RuntimeError as error:  # the HDF5 library's word for a write that failed
-            raise UserError(
-                f"{new} cannot be written ({str(error).splitlines()[0][:100]}); is the disk full?"
-            ) from None
+            raise UserError(f"{new} cannot be written ({first_line(error)}); is the disk full?") from None
         finally:
             new.unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastzsl.data.hdf5 import Maps, read_hdf5
 from fastzsl.data.sources import MemoryRegions, RegionSource
-from fastzsl.errors import UserError
+from fastzsl.errors import UserError, first_line
 
 IN_MEMORY_BYTES = 512 << 20
 """Feature files up to this size are read whole."""
@@ -113,7 +113,7 @@ class LibraryRegions:
                 self._file = h5py.File(self._path, "r")
             maps = self._file["feature_map"][rows]
         except (OSError, RuntimeError) as error:
-            raise UserError(f"{self._path}: damaged ({str(error).splitlines()[0][:100]})") from None
+            raise UserError(f"{self._path}: damaged ({first_line(error)})") from None
         if maps.dtype != np.float16:
             maps = maps.astype(np.float32)
         bad = ~np.isfinite(maps.reshape(len(rows), -1)).all(1)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
-from fastzsl.errors import UserError, nearest
+from fastzsl.errors import UserError, first_line, nearest
 
 NOT_PICTURES = frozenset({"thumbs.db", "desktop.ini"})
 """What desktops leave in folders of pictures; hidden files are passed over too."""
@@ -68,7 +68,7 @@ def read_picture(path: Path) -> Image.Image:
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{path}: no such file") from None
-        raise UserError(f"{path}: not a readable picture ({str(error).splitlines()[0][:100]})") from None
+        raise UserError(f"{path}: not a readable picture ({first_line(error)})") from None
 
 
 def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False) -> ZeroShotDataset:

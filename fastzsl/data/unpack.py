@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from fastzsl.errors import UserError
+from fastzsl.errors import UserError, first_line
 
 BLOCK = 1 << 20
 MOST_ENTRIES = 2_000_000
@@ -74,7 +74,7 @@ def unpack(
             raise
         raise UserError(f"{archive}: damaged ({error})") from None
     except Exception as error:  # zip, zlib, lzma and tar each have their own
-        said = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        said = first_line(error)
         raise UserError(f"{archive}: damaged ({said})") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)

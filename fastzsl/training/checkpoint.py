@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fastzsl.errors import UserError
+from fastzsl.errors import UserError, first_line
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -61,9 +61,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:
-        raise UserError(
-            f"{path}: not a whole safetensors file ({str(error).splitlines()[0][:100]})"
-        ) from None
+        raise UserError(f"{path}: not a whole safetensors file ({first_line(error)})") from None
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -83,8 +81,9 @@ def load_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path}: not a whole checkpoint ({str(error).splitlines()[0][:100]}); remove it to start again"
+            f"{path}: not a whole checkpoint ({first_line(error)}); remove it to start again"
         ) from None
-    if not isinstance(state, dict) or "step" not in state:
+    kinds = {"step": int, "settings": dict, "model": dict, "optimizer": dict}
+    if not isinstance(state, dict) or any(not isinstance(state.get(k), kind) for k, kind in kinds.items()):
         raise UserError(f"{path}: not a checkpoint of fastzsl; remove it to start again")
     return state

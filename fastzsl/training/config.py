@@ -8,7 +8,7 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 
-from fastzsl.errors import UserError, nearest
+from fastzsl.errors import UserError, first_line, nearest
 from fastzsl.model.normalisation import Normalisation
 from fastzsl.training.values import plain_value
 
@@ -60,7 +60,7 @@ class Config:
             gamma_folds trainings, which then choose gamma too.
         batch_size: pictures in a step, over all devices.
         lr: highest learning rate; it warms up and decays along a cosine.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW, times the learning rate: 1 keeps a long training from fitting the seen classes only.
         gamma_folds: problems of held-out seen classes trained to choose gamma; 0 leaves it at 0.
         seed: initial weights, order of the pictures, held-out classes.
         out: run folder; default runs/<dataset>.
@@ -104,7 +104,7 @@ class Config:
     choose_epochs: tuple[int, ...] = ()
     batch_size: int = 64
     lr: float = 3e-3
-    weight_decay: float = 1e-4
+    weight_decay: float = 1.0
     gamma_folds: int = 3
     seed: int = 0
     out: Path | None = None
@@ -184,7 +184,7 @@ def load_config(path: Path) -> Config:
     except FileNotFoundError:
         raise UserError(f"no file {path}; wanted the configuration of a run") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: not YAML ({first_line(error)})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: wanted a mapping of settings, found {type(values).__name__}")
     known = [f.name for f in fields(Config)]

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from fastzsl.errors import UserError
+from fastzsl.errors import UserError, first_line
 from fastzsl.training.config import Config
 
 R = TypeVar("R")
@@ -50,7 +50,7 @@ def launch(config: Config) -> Fabric:
             precision=config.precision,
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
-        said = str(error).splitlines()[0][:150]
+        said = first_line(error, 150)
         raise UserError(f"--accelerator {config.accelerator}, {devices} devices: {said}") from None
     fabric.launch()
     return fabric

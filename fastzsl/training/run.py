@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,6 +122,18 @@ class RunFolder:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not whole JSON ({error})") from None
         return values
+
+    def load_gamma(self) -> float:
+        """The calibration that the run chose.
+
+        Raises:
+            UserError: gamma.json is absent, or holds no number.
+        """
+        values = self.load_json(self.gamma)
+        gamma = values.get("gamma") if isinstance(values, dict) else None
+        if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not math.isfinite(gamma):
+            raise UserError(f"{self.gamma}: gamma is {gamma!r}; wanted a finite number")
+        return float(gamma)
 
 
 class MetricsLog:

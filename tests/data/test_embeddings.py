@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def npz(path: Path, **arrays: np.ndarray) -> Path:
     return path
 
 
+def bare_npz(path: Path) -> Path:
+    """An archive whose entries are not numpy's: np.load returns their bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("names.npy", b"grizzly")
+        archive.writestr("embeddings.npy", b"1 2 3")
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -65,6 +74,7 @@ def npz(path: Path, **arrays: np.ndarray) -> Path:
         (lambda p: as_csv(p / "w.csv", [*OTHER_NAMES, "GRIZZLY-BEAR"], VALUES[[0, 1, 2, 2]]), "could be"),
         (lambda p: p / "absent.csv", "no file"),
         (lambda p: p / "absent.npz", "no file"),
+        (lambda p: bare_npz(p / "w.npz"), "names is no array"),
         (lambda p: p / "w.txt", "wanted att, original_att, or a"),
         (lambda p: npz(p / "w.npz", names=np.array(OTHER_NAMES)), "no array embeddings"),
         (lambda p: npz(p / "w.npz", names=np.arange(3), embeddings=VALUES), "names is .*; wanted texts"),
