@@ -32,7 +32,7 @@ CONFIG = Config(epochs=8, gamma_folds=0, accelerator="cpu", distractors=0, batch
 EVERY = 4
 """Every fourth picture is used: ten a class, so that the backbone's share of the test is a quarter minute."""
 
-RECORDED_LOSS, RECORDED_T1, RECORDED_AUSUC = 1.0758, 0.8100, 0.6654
+RECORDED_LOSS, RECORDED_T1, RECORDED_AUSUC = 1.1240, 0.8100, 0.6828
 
 
 class SomePictures:
