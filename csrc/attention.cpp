@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "pooling.hpp"
+#include "products.hpp"
 #include "widened.hpp"
 
 namespace fastzsl {
@@ -11,12 +12,9 @@ namespace {
 constexpr int64_t working_floats = 128 << 10;
 constexpr int64_t stream_from = 4LL << 40;  // bytes of output from which it is written past the caches
 
-}  // namespace
-
-void attention_forward(const Kernels& k, const Attend& c) {
+// `pooling`: the products that make the output, whose time goes into writing it.
+void forward(const Kernels& k, const Gemm& gemm, const Gemm& pooling, const Attend& c) {
     const Regions& x = c.regions;
-    if (x.B == 0 || c.C == 0) return;
-    const Gemm& gemm = x.type == DType::f32 ? k.f32 : k.bf16;
     int64_t most = 512;
     while (most > 32 && x.T * most > 2 * working_floats) most /= 2;
     int64_t wanted = c.threads > x.B ? ceil_div(c.threads, x.B) : 1;
@@ -32,10 +30,10 @@ void attention_forward(const Kernels& k, const Attend& c) {
         bytes += round_up(size, 64) + 64;
         return at;
     };
-    int64_t at_product = part(images * x.T * ld * 4), at_panel = part(gemm.panel_a(std::min(x.d, block_steps)) + 1024),
-            at_attention = part(packed_attention_bytes(gemm, per_block, x.T) + 1024),
-            at_values = part(packed_values_bytes(gemm, pooled_columns, x.T) + 1024),
-            at_rows = part(x.type == DType::f32 ? 0 : per_block * pooled_columns * 4);
+    int64_t at_product = part(images * x.T * ld * 4), at_panel = part(gemm.panel_a(std::min(x.d, gemm.block)) + 1024),
+            at_attention = part(packed_attention_bytes(pooling, per_block, x.T) + 1024),
+            at_values = part(packed_values_bytes(pooling, pooled_columns(pooling, x.T, x.d), x.T) + 1024),
+            at_rows = part(x.type == DType::f32 ? 0 : pooling.mr * pooled_columns(pooling, x.T, x.d) * 4);
     Scratch memory(size_t(bytes * c.threads));
 
     int64_t at_once = std::min(blocks, wanted);
@@ -64,8 +62,8 @@ void attention_forward(const Kernels& k, const Attend& c) {
                 k.softmax(x.T, n, logits, ld, c.scale, nullptr, nullptr, true);
                 if (c.attention)
                     k.transpose(x.T, n, logits, ld, element(c.attention, x.type, (i * c.C + begin) * x.T), x.type, x.T);
-                pack_attention(gemm, logits, ld, n, x.T, base + at_attention);
-                pool_regions(k, gemm, x, i, base + at_attention, n, element(c.attended, x.type, (i * c.C + begin) * x.d), x.type,
+                pack_attention(pooling, logits, ld, n, x.T, base + at_attention);
+                pool_regions(k, pooling, x, i, base + at_attention, n, element(c.attended, x.type, (i * c.C + begin) * x.d), x.type,
                              x.d, store, base + at_values, reinterpret_cast<float*>(base + at_rows));
             }
 #if defined(__x86_64__)
@@ -73,6 +71,15 @@ void attention_forward(const Kernels& k, const Attend& c) {
 #endif
         });
     }
+}
+
+}  // namespace
+
+void attention_forward(const Kernels& kernels, const Attend& call) {
+    if (call.regions.B == 0 || call.C == 0) return;
+    with_products(kernels, call.regions.type, [&](const Gemm& gemm) {
+        forward(kernels, gemm, call.regions.type == DType::f32 ? kernels.f32 : gemm, call);
+    });
 }
 
 }  // namespace fastzsl

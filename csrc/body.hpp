@@ -171,25 +171,28 @@ inline vf load_part(const float* p, int count) {
     return load(lanes);
 }
 
-// Spreads the fetching of `ahead` over the register tiles of a product: all at once would crowd out its own loads.
+// Spreads the fetching of `ahead` over `turns` calls during a product: all at once would crowd out its own loads.
 class Fetch {
 public:
-    Fetch(const Ahead* ahead, int64_t tiles) : ahead_(ahead) {
-        if (!ahead) return;
-        lines_ = (ahead->bytes + 63) / 64;
-        each_ = (ahead->count * lines_ + tiles - 1) / tiles;
+    Fetch(const Ahead* ahead, int64_t turns) {
+        if (!ahead || ahead->count <= 0 || ahead->bytes <= 0) return;
+        lines_ = line_ = (ahead->bytes + 63) / 64;
+        at_ = ahead->data, step_ = ahead->stride - lines_ * 64, runs_ = ahead->count;
+        each_ = int((runs_ * lines_ + turns - 1) / turns);
     }
     void some() {
-        if (!ahead_) return;
-        for (int64_t i = 0; i < each_ && run_ < ahead_->count; i++) {
-            __builtin_prefetch(ahead_->data + run_ * ahead_->stride + line_ * 64, 0, 2);
-            if (++line_ == lines_) line_ = 0, run_++;
+        for (int i = 0; i < each_ && runs_; i++) {
+            __builtin_prefetch(at_, 0, 2);
+            at_ += 64;
+            if (--line_) continue;
+            line_ = lines_, at_ += step_, runs_--;
         }
     }
 
 private:
-    const Ahead* ahead_;
-    int64_t lines_ = 0, each_ = 0, run_ = 0, line_ = 0;
+    const char* at_ = nullptr;
+    int64_t lines_ = 0, line_ = 0, runs_ = 0, step_ = 0;
+    int each_ = 0;
 };
 
 struct MultiplyAdd {
@@ -437,7 +440,7 @@ void lines(void* rows, int first, const void* src, DType type, int64_t lane_stri
     pack<32>(rows, first, src, type, lane_stride, step_stride, count, steps);
 }
 
-const Gemm gemm_f32 = {MR, NR, 1, 4, pack<MR>, pack<NR>, multiply<MultiplyAdd, 1>};
+const Gemm gemm_f32 = {MR, NR, 1, 4, 256, pack<MR>, pack<NR>, multiply<MultiplyAdd, 1>};
 
 }  // namespace
 }  // namespace FZ_SPACE

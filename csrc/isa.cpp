@@ -104,6 +104,8 @@ const Kernels& kernels() {
     return *k;
 }
 
+void refuse_to_split() { throw Unsplittable{}; }
+
 void set_isa(const std::string& name) { chosen.store(by_name(name), std::memory_order_release); }
 
 }  // namespace fastzsl

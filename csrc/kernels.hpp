@@ -13,6 +13,10 @@ inline int64_t size_of(DType type) { return type == DType::f32 ? 4 : 2; }
 // to stay there).
 enum class Store : int { replace, add, stream };
 
+// Thrown by the packing of `Kernels::split` when it meets infinity or NaN.
+struct Unsplittable {};
+[[noreturn]] void refuse_to_split();  // not inline: code for wide vectors must not be shared with other files
+
 // Memory that will be read next: `count` runs of `bytes`, `stride` bytes apart, to be fetched while a product runs.
 struct Ahead {
     const char* data;
@@ -22,12 +26,14 @@ struct Ahead {
 // A matrix product on packed operands: C (m, n) = A (m, k) B (k, n), in float32.
 //   A is packed in panels of `mr` rows, B in panels of `nr` columns. A panel holds k rounded up to `ku` steps, each
 //   element `bytes` wide, so panel p starts at p * panel_bytes; its inner order is the instruction set's own affair.
+//   Long sums are cut into blocks of `block` steps: a block of both panels stays in the first cache.
 struct Gemm {
     int mr, nr, ku, bytes;
+    int64_t block;
 
     // Put `count` rows (columns) of a strided matrix into one panel, at lanes first, first + 1, ... Element (lane i,
     // step p) is src[i * lane_stride + p * step_stride]. Lanes that nobody fills must have been cleared before.
-    // One of the two strides should be 1; other strides work, slowly.
+    // One of the two strides should be 1; other strides work, slowly. May throw `Unsplittable`, see split.hpp.
     void (*pack_a)(void* panel, int first, const void* src, DType type, int64_t lane_stride, int64_t step_stride, int count,
                    int64_t steps);
     void (*pack_b)(void* panel, int first, const void* src, DType type, int64_t lane_stride, int64_t step_stride, int count,
@@ -47,6 +53,7 @@ struct Kernels {
     int width;        // floats in a vector: rows given to the functions below are readable up to a multiple of it
     Gemm f32;         // float32 products; bfloat16 sources are widened while packing
     Gemm bf16;        // bfloat16 products with float32 sums; float32 sources are rounded while packing
+    const Gemm* split;  // float32 products by parts in bfloat16, for finite numbers only; null where that is not faster
 
     // Softmax over the T rows of `logits` (T, classes), each class in its own lane; in place. Columns up to the next
     // multiple of `width` are touched. With `values` (T, classes; same stride): also out[c] = sum_t A[t, c] values[t, c].

@@ -80,6 +80,22 @@ inline void write(float* c, int64_t ld) {
     _tile_stored(3, c + 16 * ld + 16, size_t(ld * 4));
 }
 
+// The sums in the tiles to the (rows, columns) of C that are there.
+inline void put_tiles(float* c, int64_t ld, int64_t rows, int64_t columns, bool add) {
+    if (!add && rows >= side && columns >= side) return write(c, ld);
+    alignas(64) float part[side * side];
+    write(part, side);
+    if (rows > side) rows = side;
+    if (columns > side) columns = side;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t q = 0; q < columns; q += 16) {
+            __mmask16 keep = columns - q >= 16 ? __mmask16(0xffff) : __mmask16((1u << (columns - q)) - 1);
+            __m512 sum = _mm512_load_ps(part + r * side + q);
+            if (add) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(keep, c + r * ld + q));
+            _mm512_mask_storeu_ps(c + r * ld + q, keep, sum);
+        }
+}
+
 void multiply_tiles(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc, Store store,
                     int64_t /* chain: these sums are of bfloat16 products */, const Ahead* ahead) {
     static const Shape shape;
@@ -91,26 +107,13 @@ void multiply_tiles(int64_t k, const void* pa, const void* pb, int64_t m, int64_
         for (int64_t j = 0; j < n; j += side) {
             float* to = c + i * ldc + j;
             fetch.some();
-            const bool whole = m - i >= side && n - j >= side;
-            if (whole && store == Store::add)
+            const bool onto = store == Store::add && m - i >= side && n - j >= side;  // sums of C go on in the tiles
+            if (onto)
                 read(to, ldc);
             else
                 clear();
             product(blocks, a + i / side * panel, b + j / side * panel);
-            if (whole) {
-                write(to, ldc);
-                continue;
-            }
-            alignas(64) float part[side * side];
-            write(part, side);
-            int64_t rows = m - i < side ? m - i : side, columns = n - j < side ? n - j : side;
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t q = 0; q < columns; q += 16) {
-                    __mmask16 keep = columns - q >= 16 ? __mmask16(0xffff) : __mmask16((1u << (columns - q)) - 1);
-                    __m512 sum = _mm512_load_ps(part + r * side + q);
-                    if (store == Store::add) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(keep, to + r * ldc + q));
-                    _mm512_mask_storeu_ps(to + r * ldc + q, keep, sum);
-                }
+            put_tiles(to, ldc, m - i, n - j, store == Store::add && !onto);
         }
     }
     _tile_release();
@@ -134,14 +137,17 @@ double spin_bf16(int64_t rounds) {
     return double(rounds) * 4 * 16 * 16 * 32;
 }
 
-const Gemm gemm_bf16 = {side, side, 32, 2, pack_tiles<true>, pack_tiles<false>, multiply_tiles};
+const Gemm gemm_bf16 = {side, side, 32, 2, 256, pack_tiles<true>, pack_tiles<false>, multiply_tiles};
 
 }  // namespace
 }  // namespace amx
+}  // namespace fastzsl
+#include "split.hpp"
 
+namespace fastzsl {
 const Kernels* amx_kernels() {
     using namespace amx;
-    static const Kernels table = {"amx", W,         gemm_f32, gemm_bf16, softmax,  softmax_grad,
+    static const Kernels table = {"amx", W,         gemm_f32, gemm_bf16, &gemm_split, softmax,  softmax_grad,
                                   dots,  transpose, convert,  lines,     spin_f32, spin_bf16};
     return &table;
 }

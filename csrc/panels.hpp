@@ -35,9 +35,6 @@ struct View {
 // where there is little of it, because there PyTorch's own small products round less than one long chain does.
 inline int64_t chain_of(int64_t steps) { return steps > 1024 ? 256 : 64; }
 
-// Steps in a block: a block of A's panel stays in the first cache, one of B in the second.
-constexpr int64_t block_steps = 256;
-
 // B packed whole: for each block of steps all its panels, so that a block is one run of memory.
 class Packed {
 public:
@@ -46,11 +43,11 @@ public:
         : gemm_(&gemm), lanes_(lanes), steps_(steps), panels_(ceil_div(lanes, gemm.nr)),
           memory_(size_t(panels_ * gemm.panel_b(steps)) + 1024) {}
 
-    int64_t blocks() const { return ceil_div(steps_, block_steps); }
+    int64_t blocks() const { return ceil_div(steps_, gemm_->block); }
     int64_t panels() const { return panels_; }
     int64_t lanes() const { return lanes_; }
-    int64_t block_size(int64_t block) const { return std::min(block_steps, steps_ - block * block_steps); }
-    char* block(int64_t block) const { return memory_.at(size_t(block * panels_ * gemm_->panel_b(block_steps))); }
+    int64_t block_size(int64_t block) const { return std::min(gemm_->block, steps_ - block * gemm_->block); }
+    char* block(int64_t block) const { return memory_.at(size_t(block * panels_ * gemm_->panel_b(gemm_->block))); }
     char* panel(int64_t b, int64_t panel) const { return block(b) + panel * gemm_->panel_b(block_size(b)); }
 
     // Fill the lanes of one panel that lie in [first, first + count), from a matrix whose lane 0 is lane `first` here.
@@ -59,7 +56,7 @@ public:
         int64_t end = std::min((panel_index + 1) * gemm_->nr, first + count);
         if (begin >= end) return;
         for (int64_t b = 0; b < blocks(); b++)
-            gemm_->pack_b(panel(b, panel_index), int(begin - panel_index * gemm_->nr), source.at(begin - first, b * block_steps),
+            gemm_->pack_b(panel(b, panel_index), int(begin - panel_index * gemm_->nr), source.at(begin - first, b * gemm_->block),
                           source.type, source.lane_stride, source.step_stride, int(end - begin), block_size(b));
     }
     void clear(int64_t panel_index) const {
@@ -110,11 +107,11 @@ inline void regions_times(const Gemm& gemm, const Regions& x, int64_t row, int64
     for (int64_t block = 0; block < b.blocks(); block++)
         for (int64_t r = 0; r < rows; r += gemm.mr) {
             int count = int(std::min<int64_t>(gemm.mr, rows - r));
-            pack_regions(gemm, panel, x, row + r, block * block_steps, count, b.block_size(block));
+            pack_regions(gemm, panel, x, row + r, block * gemm.block, count, b.block_size(block));
             const bool last = r + gemm.mr >= rows;
-            Ahead next = ahead_of(x, row + (last ? 0 : r + gemm.mr), (block + last) * block_steps, gemm.mr, b.block_size(block));
+            Ahead next = ahead_of(x, row + (last ? 0 : r + gemm.mr), (block + last) * gemm.block, gemm.mr, b.block_size(block));
             gemm.multiply(b.block_size(block), panel, b.block(block), count, b.lanes(), c + r * ldc, ldc,
-                          block ? Store::add : Store::replace, chain_of(x.d), next.count ? &next : nullptr);
+                          block ? Store::add : Store::replace, chain_of(x.d), &next);
         }
 }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -115,8 +116,30 @@ using GompParallel = void (*)(void (*fn)(void*), void* data, unsigned threads, u
 std::atomic<GompParallel> gomp{nullptr};
 std::mutex team;  // one team at a time: a second caller works alone, as with the pool
 
+// A task whose exception is kept for the caller: no runtime carries one from thread to thread. What follows is skipped.
+class Guarded {
+public:
+    explicit Guarded(const Task& task) : task_(task) {}
+    void operator()(int64_t index, int worker) const {
+        if (failed_.load(std::memory_order_relaxed)) return;
+        try {
+            task_(index, worker);
+        } catch (...) {
+            if (!failed_.exchange(true)) error_ = std::current_exception();
+        }
+    }
+    void rethrow() const {
+        if (error_) std::rethrow_exception(error_);
+    }
+
+private:
+    const Task& task_;
+    mutable std::atomic<bool> failed_{false};
+    mutable std::exception_ptr error_;
+};
+
 struct Loop {
-    const Task& task;
+    const Guarded& task;
     int64_t count;
     std::atomic<int64_t> next{0};
     std::atomic<int> workers{0};
@@ -167,11 +190,15 @@ void parallel(int threads, int64_t count, Task task) {
     std::unique_lock<std::mutex> turn(team, std::defer_lock);
     if (threads <= 1 || (shared && !turn.try_lock())) {
         for (int64_t i = 0; i < count; i++) task(i, 0);
-    } else if (shared) {
-        Loop loop{task, count};
-        shared(&Loop::member, &loop, unsigned(threads), 0);
     } else {
-        current().run(threads, count, task);
+        Guarded guarded(task);
+        if (shared) {
+            Loop loop{guarded, count};
+            shared(&Loop::member, &loop, unsigned(threads), 0);
+        } else {
+            current().run(threads, count, guarded);
+        }
+        guarded.rethrow();
     }
 }
 

@@ -30,7 +30,8 @@ private:
 void share_openmp(void* gomp_parallel);
 
 // Calls task(index, worker) once for every index in [0, count), worker in [0, threads). Which worker takes which index is
-// left to chance, so a result may depend on the index only. Tasks must not throw.
+// left to chance, so a result may depend on the index only. If a task throws, some
+// others are left out and the first exception comes out of here.
 void parallel(int threads, int64_t count, Task task);
 
 }  // namespace fastzsl

@@ -4,7 +4,12 @@
 
 namespace fastzsl {
 
-constexpr int64_t pooled_columns = 128;  // columns of X~ made at once: their packed regions stay in the first cache
+// Columns of X~ made at once: all of them if the packed regions fit the second cache. Whole rows are written twice as fast as
+// short pieces of them.
+inline int64_t pooled_columns(const Gemm& gemm, int64_t T, int64_t d) {
+    int64_t panels = std::max<int64_t>(4, (int64_t(800) << 10) / gemm.panel_b(T));
+    return std::min(round_up(d, gemm.nr), panels * gemm.nr);
+}
 
 inline int64_t packed_attention_bytes(const Gemm& gemm, int64_t classes, int64_t T) {
     return ceil_div(classes, gemm.mr) * gemm.panel_a(T);
@@ -30,20 +35,25 @@ inline void pack_values(const Gemm& gemm, const View& values, int64_t first, int
     }
 }
 
-// out (classes, d) of `type`, row stride ldo; `values` holds pooled_columns packed columns, `rows` (classes, pooled_columns)
-// floats and is used only where `type` is not float32.
+// out (classes, d) of `type`, row stride ldo; `values` holds packed columns, `rows` (mr, pooled_columns) floats is used only
+// where `type` is not float32.
 inline void pool_regions(const Kernels& kernels, const Gemm& gemm, const Regions& x, int64_t image, const char* attention,
                          int64_t classes, void* out, DType type, int64_t ldo, Store store, char* values, float* rows) {
     View view{x.at(image, 0, 0), x.type, x.stride_d, x.stride_t};
-    for (int64_t j = 0; j < x.d; j += pooled_columns) {
-        int64_t count = std::min(pooled_columns, x.d - j);
+    const int64_t most = pooled_columns(gemm, x.T, x.d);
+    for (int64_t j = 0; j < x.d; j += most) {
+        int64_t count = std::min(most, x.d - j);
         pack_values(gemm, view, j, count, x.T, values);
         if (type == DType::f32) {
             gemm.multiply(x.T, attention, values, classes, count, static_cast<float*>(out) + j, ldo, store, chain_of(x.T), nullptr);
-        } else {
-            gemm.multiply(x.T, attention, values, classes, count, rows, pooled_columns, Store::replace, chain_of(x.T), nullptr);
-            for (int64_t i = 0; i < classes; i++)
-                kernels.convert(count, rows + i * pooled_columns, DType::f32, static_cast<uint16_t*>(out) + i * ldo + j, type);
+            continue;
+        }
+        for (int64_t r = 0; r < classes; r += gemm.mr) {
+            int64_t some = std::min<int64_t>(gemm.mr, classes - r);
+            gemm.multiply(x.T, attention + r / gemm.mr * gemm.panel_a(x.T), values, some, count, rows, most, Store::replace,
+                          chain_of(x.T), nullptr);
+            for (int64_t i = 0; i < some; i++)
+                kernels.convert(count, rows + i * most, DType::f32, static_cast<uint16_t*>(out) + (r + i) * ldo + j, type);
         }
     }
 }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "pooling.hpp"
+#include "products.hpp"
 #include "widened.hpp"
 
 namespace fastzsl {
@@ -28,8 +29,8 @@ struct Worker {            // one thread's working memory
 
 class Call {
 public:
-    Call(const Kernels& kernels, const Scores& call)
-        : k(kernels), c(call), x(call.regions), gemm(x.type == DType::f32 ? kernels.f32 : kernels.bf16),
+    Call(const Kernels& kernels, const Gemm& products, const Scores& call)
+        : k(kernels), c(call), x(call.regions), gemm(products),
           bias(kernels, call.bias, x.type, call.m), classes(kernels, call.classes, x.type, call.C * call.m) {}
 
     void run() {
@@ -83,14 +84,14 @@ private:
             return at;
         };
         at_product = part(images * x.T * ld * 4);
-        at_panel = part(gemm.panel_a(std::min(x.d, block_steps)) + 1024);
+        at_panel = part(gemm.panel_a(std::min(x.d, gemm.block)) + 1024);
         at_row = part(round_up(per_block, k.width) * 4);
         if (c.order != Order::prototype) {
             const bool attend = c.order == Order::attend;
             pooled_ld = row_stride(attend ? x.d : c.m);
             mapped_ld = row_stride(c.m);
             at_attention = part(packed_attention_bytes(gemm, per_block, x.T) + 1024);
-            at_values = part(packed_values_bytes(gemm, attend ? pooled_columns : c.m, x.T) + 1024);
+            at_values = part(packed_values_bytes(gemm, attend ? pooled_columns(gemm, x.T, x.d) : c.m, x.T) + 1024);
             at_pooled = part((attend ? per_block : gemm.mr) * pooled_ld * 4);
             at_mapped = part(attend ? gemm.mr * mapped_ld * 4 : 0);
         }
@@ -216,7 +217,7 @@ private:
         for (int64_t r = 0; r < n; r += gemm.mr) {
             int64_t rows = std::min<int64_t>(gemm.mr, n - r);
             for (int64_t b = 0; b < weight.blocks(); b++) {
-                pack_rows(gemm, w.panel, View{w.pooled, DType::f32, pooled_ld, 1}, r, b * block_steps, int(rows),
+                pack_rows(gemm, w.panel, View{w.pooled, DType::f32, pooled_ld, 1}, r, b * gemm.block, int(rows),
                           weight.block_size(b));
                 gemm.multiply(weight.block_size(b), w.panel, weight.block(b), rows, c.m, w.mapped, mapped_ld,
                               b ? Store::add : Store::replace, chain_of(x.d), nullptr);
@@ -262,7 +263,7 @@ private:
 
 void scores_forward(const Kernels& kernels, const Scores& call) {
     if (call.regions.B == 0 || call.C == 0) return;
-    Call(kernels, call).run();
+    with_products(kernels, call.regions.type, [&](const Gemm& gemm) { Call(kernels, gemm, call).run(); });
 }
 
 }  // namespace fastzsl

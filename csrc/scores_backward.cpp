@@ -4,6 +4,7 @@
 
 #include "backward.hpp"
 #include "pooling.hpp"
+#include "products.hpp"
 
 namespace fastzsl {
 namespace {
@@ -12,8 +13,8 @@ constexpr float tiny = 1e-12f;
 
 class Call {
 public:
-    Call(const Kernels& kernels, const ScoresGrad& call)
-        : k(kernels), c(call), x(call.regions), type(call.regions.type), gemm(type == DType::f32 ? kernels.f32 : kernels.bf16), rows(x.B * x.T),
+    Call(const Kernels& kernels, const Gemm& products, const ScoresGrad& call)
+        : k(kernels), c(call), x(call.regions), type(call.regions.type), gemm(products), rows(x.B * x.T),
           grad(kernels, call.grad, type, x.B * call.C), classes(kernels, call.classes, type, call.C * call.m),
           bias(kernels, call.bias, type, call.m), d_regions(kernels, inner(call.d_regions), type, rows, x.d),
           d_queries(kernels, inner(call.d_queries), type, call.C, x.d), d_weight(kernels, call.d_weight, type, call.m, x.d),
@@ -291,7 +292,7 @@ private:
 void scores_backward(const Kernels& kernels, const ScoresGrad& call) {
     const Regions& x = call.regions;
     if (x.B > 0 && call.C > 0) {
-        Call(kernels, call).run();
+        with_products(kernels, x.type, [&](const Gemm& gemm) { Call(kernels, gemm, call).run(); });
         return;
     }
     auto clear = [&](void* to, int64_t n) {

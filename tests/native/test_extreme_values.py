@@ -20,6 +20,28 @@ def test_huge_logits(isa: str, seed: int) -> None:
     assert (attention.argmax(-1) == truth.argmax(-1)).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_tiny_attention_is_as_good_as_none(isa: str, similarity: str, seed: int) -> None:
+    """A sharp softmax leaves numbers at the edge of float32, in every layout that a product packs."""
+    inputs = [t.detach() for t in make(2, 49, 64, 256, 40)]
+    inputs[1] *= 16
+    truth = reference.attended_scores(*(t.double() for t in inputs), similarity=similarity, scale=4.0)
+    for order in native.ORDERS[similarity]:
+        got, attention, _ = native.scores_forward(*inputs, similarity, 4.0, order, True)
+        assert 0 < attention[attention > 0].min() < 1e-37
+        torch.testing.assert_close(got.double(), truth, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-36, 1e-39])
+def test_tiny_inputs(isa: str, magnitude: float, seed: int) -> None:
+    regions, queries = torch.randn(2, 49, 64) * magnitude, torch.randn(20, 64)
+    attended = dense_attention(regions, queries, backend="native")
+    truth = reference.dense_attention(regions.double(), queries.double())
+    assert isinstance(attended, torch.Tensor)
+    assert isinstance(truth, torch.Tensor)
+    torch.testing.assert_close(attended.double(), truth, rtol=0, atol=max(magnitude * 1e-5, 1e-38))
+
+
 def test_equal_logits_share_equally(isa: str) -> None:
     for T in (1, 7, 49):
         _, attention = dense_attention(
