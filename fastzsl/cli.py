@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,6 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fastzsl import processes
 from fastzsl.errors import UserError
 
 T = TypeVar("T")
@@ -24,13 +26,16 @@ def parse(
     description: str,
     load: Callable[[Path], T] | None = None,
 ) -> T:
-    """Settings from the command line; a wrong flag or value prints what was wanted and exits with code 2.
+    """Settings from the command line; `--help` prints and exits.
 
     Args:
         settings: a dataclass; its fields become flags, its docstring their help.
         arguments: None for those of the process.
         prog, description: shown by `--help`.
         load: reads the file given with `--config FILE`, whose values the other flags override.
+
+    Raises:
+        UserError: a wrong flag or value.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     default = None
@@ -39,8 +44,33 @@ def parse(
         default = load(file) if file else None
         description += "\n\n--config FILE takes the settings from a run's config.yaml; flags override it."
     chosen = tyro.MISSING_NONPROP if default is None else default
-    with processes.first_prints():
-        return tyro.cli(settings, prog=prog, description=description, args=words, default=chosen)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(settings, prog=prog, description=description, args=words, default=chosen)
+    except SystemExit as exit:
+        if exit.code:
+            raise UserError(f"{_one_line(said.getvalue())} ({prog} --help)") from None
+        raise
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box, drawn or of spaces: what is wrong and the flags that it names, without their help."""
+    parts: list[str] = []
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
+        inside = line.removeprefix("│").rstrip(" │")
+        if not line.startswith(("│ ", "  ")) or set(inside.strip()) <= {"─", "-"}:
+            continue  # the frame, and rules
+        indent = len(inside) - len(inside.lstrip()) - (1 if line.startswith("│") else 2)
+        words = inside.strip()
+        if words.startswith(("For full helptext", "Argument helptext")):
+            break
+        if indent > 4:
+            continue  # help of a flag
+        if indent == 4 and parts[-1].startswith("-"):
+            parts[-1] += ","  # one flag after another
+        parts.append(words)
+    return " ".join(parts).replace(" Perhaps you meant:", "; perhaps you meant") or " ".join(box.split())
 
 
 def _take_config(words: list[str]) -> tuple[Path | None, list[str]]:

@@ -8,12 +8,10 @@ ended it by then, the fault is its own.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 
 PATIENCE = 5.0
 """Seconds; torchrun looks ten times a second, and a process that ends needs about one."""
@@ -50,20 +48,3 @@ def report(message: str) -> None:
         with contextlib.suppress(OSError), open(file, "w", encoding="utf-8") as summary:
             now = {"timestamp": str(int(time.time()))}
             json.dump({"message": {"message": message, "extraInfo": now}}, summary)
-
-
-@contextlib.contextmanager
-def first_prints() -> Iterator[None]:
-    """What is printed before an exit is printed by process 0; by another one only if that goes on."""
-    if first():
-        yield
-        return
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            yield
-    except SystemExit as exit:
-        if exit.code:
-            let_others_speak(2)
-            print(printed.getvalue(), file=sys.stderr, end="")
-        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,49 @@ def test_a_wrong_value_in_a_file_of_settings_is_one_line(tmp_path: Path, line: s
         load_config(file)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("train", "--epoch 3", "Unrecognized options: --epoch, 3; perhaps you meant --"),
+        ("train", "--epochs ten", "--epochs: invalid literal for int() with base 10: 'ten'"),
+        (
+            "train",
+            "--dataset shape",
+            "invalid choice 'shape' for argument '--dataset'. Expected one of ('shapes',",
+        ),
+        ("train", "--lr", "Missing value for argument '--lr'"),
+        ("train", "--config nowhere.yaml", "no file nowhere.yaml"),
+        ("extract", "", "--out PATH (python -m fastzsl.extract --help)"),
+        ("predict", "", "Missing from python -m fastzsl.predict: PATH"),
+        ("download", "imagenet --root d", "invalid choice 'imagenet' for argument 'name'"),
+        (
+            "make_dataset",
+            "--images a --out c",
+            "Missing from python -m fastzsl.make_dataset: --attributes PATH",
+        ),
+        ("eval", "a b", "Unrecognized options: b"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], command: str, words: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(f"fastzsl.{command}").main(words.split())
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fastzsl: error: ")
+    assert said.count("\n") == 1
+    assert message in said
+    assert "│" not in said
+
+
+def test_help_is_printed_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module("fastzsl.predict").main(["--help"])
+    assert not caught.value.code
+    assert "--heatmap" in capsys.readouterr().out
 
 
 def test_numbers_as_people_write_them_are_taken(tmp_path: Path) -> None:
