@@ -228,7 +228,10 @@ def _load_state(model: nn.Module, path: Path, name: str) -> None:
             {k: v for k, v in stored.items() if k in wanted and v.shape == wanted[k].shape}, strict=False
         )
     except Exception as error:
-        raise UserError(f"{path}: not a state dict of tensors ({first_line(error, 120)})") from error
+        said = f" ({first_line(error)})" if path.suffix == ".safetensors" else ""  # PyTorch's are pages
+        raise UserError(
+            f"{path}: not a state dict of tensors{said}; wanted .safetensors, .pt or .pth"
+        ) from error
     missing = [k for k in missing if not k.startswith(("fc.", "classifier.", "head."))]
     if missing:
         raise UserError(f"{path}: {len(missing)} tensors of {name} are missing, first {missing[0]}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from lightning_fabric import Fabric
 from rich.console import Console
 
 from fastzsl.cli import parse, progress_bars
@@ -17,6 +16,7 @@ from fastzsl.protocol.metrics import evaluate
 from fastzsl.protocol.scoring import localisation, test_scores
 from fastzsl.report.table import print_results
 from fastzsl.training.config import load_config
+from fastzsl.training.launch import open_fabric
 from fastzsl.training.loop import build_model
 from fastzsl.training.prepare import feature_dim, prepare
 from fastzsl.training.run import RunFolder
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = load_config(run.config)
     gamma = run.load_gamma()
     console = Console(stderr=settings.json)
-    fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
+    fabric = open_fabric(config.accelerator, config.precision)
     with progress_bars(console) as progress:
         data, backbone = prepare(config, fabric.device, progress)
     model = build_model(data, config, feature_dim(data, backbone), backbone)

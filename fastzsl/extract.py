@@ -71,6 +71,11 @@ class Settings:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"--batch-size is {self.batch_size}; wanted a number above 0")
+        for name in ("data_seed", "distractors"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted 0 or more")
+        if self.out.is_dir():
+            raise UserError(f"--out {self.out} is a folder; wanted the name of a file")
         if self.dataset in KNOWN and self.images is None:
             raise UserError(f"--dataset {self.dataset} needs --images DIR, the folder of its pictures")
 

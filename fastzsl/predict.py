@@ -68,6 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Exit code 0; 1 if some pictures could not be read (each is named on stderr), 2 if none could."""
     settings = parse(Settings, arguments, "python -m fastzsl.predict", DESCRIPTION)
     pictures = _files(settings.pictures)
+    if settings.heatmap and settings.heatmap.exists() and not settings.heatmap.is_dir():
+        raise UserError(f"--heatmap {settings.heatmap} is a file; wanted a folder")
     predictor = load(
         settings.run,
         accelerator=settings.accelerator,
@@ -112,8 +114,10 @@ def _entries(
 ) -> Iterator[dict]:
     """One JSON-like entry a picture; overlays are written on the way."""
     taken: set[str] = set()
-    with progress_bars(Console(stderr=True)) as progress:
-        task = progress.add_task("recognising", total=len(pictures), visible=len(pictures) > 1)
+    bars = progress_bars(Console(stderr=True))
+    bars.disable = len(pictures) == 1
+    with bars as progress:
+        task = progress.add_task("recognising", total=len(pictures))
         found = predictor.stream(
             pictures, candidates,
             batch_size=settings.batch_size, attention_top=settings.top if settings.heatmap else 0,

@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
@@ -18,10 +17,11 @@ from fastzsl.backbones import Backbone, load_backbone
 from fastzsl.candidates import Candidates, Classes, OwnClasses
 from fastzsl.data.folder import read_picture
 from fastzsl.data.throughput import in_batches
-from fastzsl.errors import UserError, first_line
+from fastzsl.errors import UserError
 from fastzsl.model import AttendedAutoencoder
 from fastzsl.training.checkpoint import load_tensors
 from fastzsl.training.config import load_config
+from fastzsl.training.launch import open_fabric
 from fastzsl.training.loop import new_model
 from fastzsl.training.run import RunFolder
 
@@ -229,6 +229,7 @@ def load(
     if not folder.path.is_dir():
         raise UserError(f"no folder {folder.path}; wanted the run folder of python -m fastzsl.train")
     config = load_config(folder.config)
+    fabric = open_fabric(accelerator or config.accelerator, config.precision)
     own = OwnClasses(folder.classes, folder.load_gamma())
     weights = backbone_weights or (None if backbone else config.backbone_weights)
     if config.train_backbone and backbone is None:
@@ -243,11 +244,6 @@ def load(
             f"{folder.model} was trained on features of d={feature_dim} but backbone {trunk.name} gives "
             f"d={trunk.feature_dim}; name the backbone that made the features with --backbone"
         )
-    accelerator = accelerator or config.accelerator
-    try:
-        fabric = Fabric(accelerator=accelerator, devices=1, precision=config.precision)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"--accelerator {accelerator}: {first_line(error, 120)}") from None
     with torch.random.fork_rng():
         model = new_model(
             config, feature_dim, own.embeddings.shape[1], trunk if config.train_backbone else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save
 
 import fastzsl
 from fastzsl import predict, predictor
@@ -327,7 +329,10 @@ def test_table_shows_the_best_classes(run: Path, folder: Path, capsys: pytest.Ca
         (["picture.png", "--top", "0"], "--top is 0; wanted 1 or more"),
         ([], "no picture given"),
         (["empty"], "no pictures below this folder"),
-        (["gone.png"], "gone.png: no such file"),
+        (["gone.png"], "fastzsl: skipped: gone.png: no such file"),
+        (["picture.png", "--accelerator", "tpu"], "--accelerator tpu: "),
+        (["picture.png", "--accelerator", "nothing"], "--accelerator nothing: "),
+        (["picture.png", "--heatmap", "file"], "--heatmap file is a file; wanted a folder"),
     ],
 )
 def test_command_line_that_can_do_nothing_exits_with_2(
@@ -335,8 +340,43 @@ def test_command_line_that_can_do_nothing_exits_with_2(
     arguments: list[str], message: str,
 ) -> None:  # fmt: skip
     (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         predict.main([str(run), *arguments])
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("gamma.json", b"[1]", "gamma.json: gamma is None; wanted a finite number"),
+        ("gamma.json", b'{"gamma": "high"}', "gamma.json: gamma is 'high'; wanted a finite number"),
+        ("model.safetensors", save({"a": torch.ones(2)}), "no decoder.weight (m, d) in it"),
+        ("model.safetensors", b"none", "not a whole safetensors file"),
+        ("classes.csv", b"class,split\nx,seen\n", "no attribute columns"),
+        ("classes.csv", b"class,split,a\nx,seen,1\ny,unseen,2\n", "model.safetensors: size mismatch"),
+        ("config.yaml", b"backbone: resnet181\n", 'unknown backbone "resnet181"'),
+        ("config.yaml", b"accelerator: tpu\n", "--accelerator tpu: "),
+    ],
+)
+def test_a_damaged_run_is_one_line(
+    run: Path, tmp_path: Path, file: str, content: bytes, message: str
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    if file == "config.yaml":  # the line takes the place of the one of its setting
+        kept = [
+            x
+            for x in (run / file).read_bytes().splitlines(True)
+            if not x.startswith(content.split(b":")[0] + b":")
+        ]
+        content = b"".join([*kept, content])
+    (damaged / file).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        fastzsl.load(damaged)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

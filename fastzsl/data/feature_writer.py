@@ -135,7 +135,7 @@ class FeatureWriter:
             os.close(descriptor)
         if (found := read_hdf5(self.path).made_by) != self._identity:
             raise UserError(
-                f"{self.path} is there already and holds other features ({found}); wanted {self._identity}; "
+                f"{self.path} is there already and holds other features: {_difference(found, self._identity)}; "
                 "choose another name or remove it"
             )
         return None
@@ -168,8 +168,8 @@ class FeatureWriter:
         contents = read_hdf5(self._partial, maps="feature_map")
         if contents.made_by != self._identity:
             raise UserError(
-                f"{self._partial} holds unfinished features of other pictures or another backbone "
-                f"({contents.made_by}); wanted {self._identity}; remove it to start again"
+                f"{self._partial} holds unfinished features of others: "
+                f"{_difference(contents.made_by, self._identity)}; remove it to start again"
             )
         marks = read_hdf5(self._partial, maps="checksum").maps
         maps = contents.maps
@@ -198,6 +198,21 @@ class FeatureWriter:
             if mark == 0 or checksum(os.pread(self._descriptor, self._maps.row_bytes, start)) != mark
         ]
         return np.array(missing, dtype=np.int64)
+
+
+def _difference(found: str | None, wanted: str) -> str:
+    """The first thing, in words, in which a file is not the one that was wanted."""
+    try:
+        held = json.loads(found or "")
+        assert isinstance(held, dict)
+    except (ValueError, AssertionError):
+        return "it was not made by this program"
+    own = json.loads(wanted)
+    words = {"pictures": "the pictures differ", "arrays": "labels, splits or class embeddings differ"}
+    for name in ("backbone", "weights", "image_size", "precision", "dtype", "pictures", "arrays"):
+        if held.get(name) != own.get(name):
+            return words.get(name, f"{name} is {held.get(name)}, not {own.get(name)}")
+    return "another version of this program made it"
 
 
 def _reserve(

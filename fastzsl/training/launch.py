@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -41,19 +41,27 @@ def launch(config: Config) -> Fabric:
     strategy: DDPStrategy | str = "auto"
     if devices * nodes > 1:
         strategy = DDPStrategy(find_unused_parameters=_has_unused_parameters(config), timeout=PATIENCE)
-    try:
-        fabric = Fabric(
-            accelerator=config.accelerator,
-            strategy=strategy,
-            devices=devices,
-            num_nodes=nodes,
-            precision=config.precision,
-        )
-    except (MisconfigurationException, RuntimeError, ValueError) as error:
-        said = first_line(error, 150)
-        raise UserError(f"--accelerator {config.accelerator}, {devices} devices: {said}") from None
+    fabric = open_fabric(config.accelerator, config.precision, devices, strategy=strategy, num_nodes=nodes)
     fabric.launch()
     return fabric
+
+
+def open_fabric(accelerator: str, precision: Any, devices: int = 1, **options: Any) -> Fabric:
+    """Fabric, not launched yet.
+
+    Args:
+        accelerator: "auto", "cpu", "cuda" or "mps".
+        precision: one of Fabric's.
+        options: what else Fabric takes.
+
+    Raises:
+        UserError: no such accelerator, or not so many devices.
+    """
+    try:
+        return Fabric(accelerator=accelerator, devices=devices, precision=precision, **options)
+    except (MisconfigurationException, RuntimeError, ValueError, ImportError) as error:
+        several = f", {devices} devices" if devices > 1 else ""
+        raise UserError(f"--accelerator {accelerator}{several}: {first_line(error, 150)}") from None
 
 
 def first_then_others(fabric: Fabric, work: Callable[[], R]) -> R:

@@ -80,12 +80,50 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(tmp_path: Pa
     before = (tmp_path / "f.h5").stat()
     extract(settings, QUIET)
     assert (tmp_path / "f.h5").stat().st_mtime_ns == before.st_mtime_ns
-    with pytest.raises(UserError, match="is there already and holds other features"):
+    with pytest.raises(
+        UserError, match="is there already and holds other features: weights is random, not publ"
+    ):
         extract(Settings("folder", tmp_path / "f.h5", folder), QUIET)
     table = folder / "classes.csv"
     table.write_text(table.read_text().replace("6,0", "8,0"))
-    with pytest.raises(UserError, match="is there already and holds other features"):
+    with pytest.raises(
+        UserError, match="holds other features: labels, splits or class embeddings differ; choose"
+    ):
         extract(settings, QUIET)
+    with pytest.raises(UserError, match=r"--out .* is a folder; wanted the name of a file"):
+        extract(replace(settings, out=tmp_path), QUIET)
+
+
+def test_an_unfinished_file_says_in_words_what_it_is_of(tmp_path: Path, folder: Path) -> None:
+    settings = Settings(
+        "folder", tmp_path / "f.h5", folder, backbone="timm/test_resnet", backbone_weights="random"
+    )
+    bad = next((folder / "images").iterdir()) / "zz.png"
+    bad.write_bytes(b"no picture")
+    try:
+        with pytest.raises(UserError, match=r"zz\.png: not a readable picture"):
+            extract(settings, QUIET)
+        with pytest.raises(UserError) as caught:
+            extract(replace(settings, skip_bad_images=True), QUIET)
+    finally:
+        bad.unlink()
+    assert "holds unfinished features of others: the pictures differ; remove it to start again" in str(
+        caught.value
+    )
+    assert "{" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data_seed": -1}, "--data-seed is -1; wanted 0 or more"),
+        ({"distractors": -1}, "--distractors is -1; wanted 0 or more"),
+        ({"batch_size": 0}, "--batch-size is 0; wanted a number above 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(tmp_path: Path, folder: Path, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Settings("folder", tmp_path / "f.h5", folder, **options)
 
 
 def test_a_benchmark_from_its_raw_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,7 @@ def test_an_unfinished_file_of_other_pictures_is_not_continued(tmp_path: Path) -
     path = tmp_path / "f.h5"
     with FeatureWriter(path, (4, 5, 4, 4), "float16", {**identity(), "pictures": "others"}):
         pass
-    with pytest.raises(UserError, match="unfinished features of other pictures"):
+    with pytest.raises(UserError, match="unfinished features of others: the pictures differ"):
         extract_features(Noise(4), tiny_backbone(), path)
 
 
