@@ -10,7 +10,7 @@ namespace {
 
 // The classes of an image are walked in chunks whose gradient D stays in the second cache: it is read from memory once, for
 // D X^T, and again from the cache for A^T D.
-constexpr int64_t chunk_floats = 64 << 10;
+constexpr int64_t chunk_bytes = 256 << 10;
 constexpr int64_t columns_at_once = 512;
 
 class Call {
@@ -40,7 +40,7 @@ private:
     void plan() {
         int64_t most = std::clamp<int64_t>((1 << 24) / rows, 16, 512);  // dS of a block: at most 64 MiB
         per_block = ceil_div(c.C, ceil_div(c.C, most));
-        chunk = std::clamp<int64_t>(chunk_floats / x.d, 32, per_block);
+        chunk = std::clamp<int64_t>(chunk_bytes / (x.d * size_of(type)), 32, per_block);
         chunk = ceil_div(per_block, ceil_div(per_block, chunk));
         if (chunk < per_block) chunk = std::min(round_up(chunk, 32), per_block);
         d_logits = Scratch(size_t(per_block * rows) * 4);

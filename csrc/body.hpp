@@ -9,6 +9,8 @@
 #include <immintrin.h>
 #endif
 
+#define FZ_INLINE inline __attribute__((always_inline))
+
 namespace fastzsl {
 namespace FZ_SPACE {
 namespace {
@@ -180,7 +182,7 @@ public:
         at_ = ahead->data, step_ = ahead->stride - lines_ * 64, runs_ = ahead->count;
         each_ = int((runs_ * lines_ + turns - 1) / turns);
     }
-    void some() {
+    FZ_INLINE void some() {
         for (int i = 0; i < each_ && runs_; i++) {
             __builtin_prefetch(at_, 0, 2);
             at_ += 64;

@@ -5,13 +5,11 @@
 #define FZ_REGISTER "v"
 #include "body.hpp"
 #include "pairs.hpp"
+#include "tiles.hpp"
 
 namespace fastzsl {
 namespace amx {
 namespace {
-
-constexpr int side = 32;             // rows and columns of the register tile
-constexpr int tile_elements = 256;   // 32-bit elements of one hardware tile: 16 rows x 64 bytes
 
 // A: tiles of 16 rows x 32 steps, a row after the other. B: tiles of 16 pairs of steps x 16 columns. Both: two tiles for
 // each 32 steps.
@@ -39,84 +37,24 @@ void pack_tiles(void* panel, int first, const void* src, DType type, int64_t lan
     }
 }
 
-struct alignas(64) Shape {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-    Shape() {
-        for (int i = 0; i < 8; i++) bytes[i] = 64, rows[i] = 16;
+template <bool TALL, bool WIDE>
+struct PairProduct : Tile32<TALL, WIDE> {
+    using Tile = Tile32<TALL, WIDE>;
+    static constexpr int turns = 1;
+    static constexpr int step = 2 * tile_elements;
+
+    static void run(int64_t blocks, const uint32_t* a, const uint32_t* b, Meanwhile& meanwhile) {
+        Tile::load_a(a), Tile::load_b(b);
+        for (int64_t p = 1; p <= blocks; p++) {
+            int64_t next = p < blocks ? p * step : 0;
+            Tile::then_both(a + next, b + next, meanwhile);
+        }
     }
 };
 
-inline void product(int64_t blocks, const uint32_t* a, const uint32_t* b) {
-    for (int64_t p = 0; p < blocks; p++, a += 2 * tile_elements, b += 2 * tile_elements) {
-        _tile_loadd(4, a, 64);
-        _tile_loadd(6, b, 64);
-        _tile_loadd(7, b + tile_elements, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(5, a + tile_elements, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-}
-
-inline void clear() {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-inline void read(const float* c, int64_t ld) {
-    _tile_loadd(0, c, size_t(ld * 4));
-    _tile_loadd(1, c + 16, size_t(ld * 4));
-    _tile_loadd(2, c + 16 * ld, size_t(ld * 4));
-    _tile_loadd(3, c + 16 * ld + 16, size_t(ld * 4));
-}
-inline void write(float* c, int64_t ld) {
-    _tile_stored(0, c, size_t(ld * 4));
-    _tile_stored(1, c + 16, size_t(ld * 4));
-    _tile_stored(2, c + 16 * ld, size_t(ld * 4));
-    _tile_stored(3, c + 16 * ld + 16, size_t(ld * 4));
-}
-
-// The sums in the tiles to the (rows, columns) of C that are there.
-inline void put_tiles(float* c, int64_t ld, int64_t rows, int64_t columns, bool add) {
-    if (!add && rows >= side && columns >= side) return write(c, ld);
-    alignas(64) float part[side * side];
-    write(part, side);
-    if (rows > side) rows = side;
-    if (columns > side) columns = side;
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t q = 0; q < columns; q += 16) {
-            __mmask16 keep = columns - q >= 16 ? __mmask16(0xffff) : __mmask16((1u << (columns - q)) - 1);
-            __m512 sum = _mm512_load_ps(part + r * side + q);
-            if (add) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(keep, c + r * ld + q));
-            _mm512_mask_storeu_ps(c + r * ld + q, keep, sum);
-        }
-}
-
-void multiply_tiles(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc, Store store,
+void multiply_tiles(int64_t k, const void* a, const void* b, int64_t m, int64_t n, float* c, int64_t ldc, Store store,
                     int64_t /* chain: these sums are of bfloat16 products */, const Ahead* ahead) {
-    static const Shape shape;
-    Fetch fetch(ahead, (m + side - 1) / side * ((n + side - 1) / side));
-    const uint32_t *a = static_cast<const uint32_t*>(pa), *b = static_cast<const uint32_t*>(pb);
-    int64_t blocks = (k + 31) / 32, panel = blocks * 2 * tile_elements;
-    _tile_loadconfig(&shape);
-    for (int64_t i = 0; i < m; i += side) {
-        for (int64_t j = 0; j < n; j += side) {
-            float* to = c + i * ldc + j;
-            fetch.some();
-            const bool onto = store == Store::add && m - i >= side && n - j >= side;  // sums of C go on in the tiles
-            if (onto)
-                read(to, ldc);
-            else
-                clear();
-            product(blocks, a + i / side * panel, b + j / side * panel);
-            put_tiles(to, ldc, m - i, n - j, store == Store::add && !onto);
-        }
-    }
-    _tile_release();
+    multiply_in_tiles<PairProduct>((k + 31) / 32, 2 * tile_elements, a, b, m, n, c, ldc, store, (k + 31) / 32, ahead);
 }
 
 double spin_bf16(int64_t rounds) {

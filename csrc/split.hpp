@@ -47,8 +47,6 @@ inline __m512i in_order(__m512i first, __m512i second) {
     return _mm512_permutex2var_epi16(first, upper, second);
 }
 
-inline __mmask16 first_of(int n) { return n >= 16 ? __mmask16(0xffff) : n <= 0 ? __mmask16(0) : __mmask16((1u << n) - 1); }
-
 // One step of 16 lanes that no stride of 1 joins.
 inline __m512 gathered(const void* src, DType type, int64_t at, int64_t stride, int n) {
     alignas(64) float lanes[16] = {};
@@ -144,154 +142,36 @@ void pack_split(void* panel, int first, const void* src, DType type, int64_t lan
     if (_mm512_cmp_ps_mask(bad, bad, _CMP_UNORD_Q)) refuse_to_split();
 }
 
-// What the other units do between the products: the sums of the last register tile go from `part` to C, a few rows at a time,
-// and memory that will be needed is fetched.
-class Meanwhile {
-public:
-    explicit Meanwhile(const Fetch& fetch) : fetch_(fetch) {}
-    void fetch_next(const Fetch& panel) { panel_ = panel; }
-    void start(const float* part, float* c, int64_t ld, int64_t rows, int64_t columns, bool add) {
-        part_ = part, c_ = c, ld_ = ld, left_ = int(rows < side ? rows : side), add_ = add;
-        first_ = first_of(columns < 16 ? int(columns) : 16), second_ = first_of(columns < side ? int(columns) - 16 : 16);
-    }
-    void some() {
-        if (left_) row();
-        if (left_) row();
-        fetch_.some();
-        panel_.some();
-    }
-    void rest() {
-        while (left_) row();
-    }
-
-private:
-    void row() {
-        half(first_, 0);
-        half(second_, 16);
-        part_ += side, c_ += ld_, left_--;
-    }
-    void half(__mmask16 keep, int at) {
-        __m512 sum = _mm512_load_ps(part_ + at);
-        if (add_) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(keep, c_ + at));
-        _mm512_mask_storeu_ps(c_ + at, keep, sum);
-    }
-
-    Fetch fetch_, panel_{nullptr, 1};
-    const float* part_ = nullptr;
-    float* c_ = nullptr;
-    int64_t ld_ = 0;
-    int left_ = 0;
-    bool add_ = false;
-    __mmask16 first_ = 0, second_ = 0;
-};
-
 constexpr int high = 0, middle = part_elements, low = 2 * part_elements;
 
-// The products of one register tile, 32 x 32 sums in tiles 0 to 3, operands in 4, 5 (A) and 6, 7 (B). TALL, WIDE: more
-// than 16 rows, columns. Each step replaces one operand as soon as its last product is under way.
 template <bool TALL, bool WIDE>
-struct Tile32 {
-    static void load_a(const uint32_t* a) {
-        _tile_loadd(4, a, 64);
-        if (TALL) _tile_loadd(5, a + tile_elements, 64);
-    }
-    static void load_b(const uint32_t* b) {
-        _tile_loadd(6, b, 64);
-        if (WIDE) _tile_loadd(7, b + tile_elements, 64);
-    }
-    static void then_a(const uint32_t* a, Meanwhile& meanwhile) {
-        _tile_dpbf16ps(0, 4, 6);
-        if (WIDE) _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(4, a, 64);
-        meanwhile.some();
-        if (!TALL) return;
-        _tile_dpbf16ps(2, 5, 6);
-        if (WIDE) _tile_dpbf16ps(3, 5, 7);
-        _tile_loadd(5, a + tile_elements, 64);
-    }
-    static void then_b(const uint32_t* b, Meanwhile& meanwhile) {
-        _tile_dpbf16ps(0, 4, 6);
-        if (TALL) _tile_dpbf16ps(2, 5, 6);
-        _tile_loadd(6, b, 64);
-        meanwhile.some();
-        if (!WIDE) return;
-        _tile_dpbf16ps(1, 4, 7);
-        if (TALL) _tile_dpbf16ps(3, 5, 7);
-        _tile_loadd(7, b + tile_elements, 64);
-    }
-    static void then_both(const uint32_t* a, const uint32_t* b, Meanwhile& meanwhile) {
-        _tile_dpbf16ps(0, 4, 6);
-        if (WIDE) _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(4, a, 64);
-        meanwhile.some();
-        if (TALL) _tile_dpbf16ps(2, 5, 6);
-        _tile_loadd(6, b, 64);
-        if (TALL && WIDE) _tile_dpbf16ps(3, 5, 7);
-        if (TALL) _tile_loadd(5, a + tile_elements, 64);
-        if (WIDE) _tile_loadd(7, b + tile_elements, 64);
-    }
+struct SplitProduct : Tile32<TALL, WIDE> {
+    using Tile = Tile32<TALL, WIDE>;
+    static constexpr int turns = 2 * parts;  // calls of meanwhile.some() a block
 
     static void run(int64_t blocks, const uint32_t* a, const uint32_t* b, Meanwhile& meanwhile) {
-        clear();
-        load_a(a + low), load_b(b + high);
+        Tile::load_a(a + low), Tile::load_b(b + high);
         for (int64_t p = 0; p < blocks; p++) {
             const uint32_t *at = a + p * step_elements, *bt = b + p * step_elements;
-            then_a(at + middle, meanwhile);  // low high
-            then_b(bt + middle, meanwhile);  // middle high
-            then_a(at + high, meanwhile);    // middle middle
-            then_b(bt + low, meanwhile);     // high middle
+            Tile::then_a(at + middle, meanwhile);  // low high
+            Tile::then_b(bt + middle, meanwhile);  // middle high
+            Tile::then_a(at + high, meanwhile);    // middle middle
+            Tile::then_b(bt + low, meanwhile);     // high middle
             if (p + 1 < blocks)          // high low
-                then_both(at + step_elements + low, bt + step_elements + high, meanwhile);
+                Tile::then_both(at + step_elements + low, bt + step_elements + high, meanwhile);
             else
-                then_both(a + high, b + high, meanwhile);
+                Tile::then_both(a + high, b + high, meanwhile);
         }
         for (int64_t p = 1; p <= blocks; p++) {
             int64_t next = p < blocks ? p * step_elements : 0;
-            then_both(a + next + high, b + next + high, meanwhile);
+            Tile::then_both(a + next + high, b + next + high, meanwhile);
         }
     }
 };
 
-void multiply_split(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc, Store store,
-                    int64_t chain, const Ahead* ahead) {
-    static const Shape shape;
-    const uint32_t *a = static_cast<const uint32_t*>(pa), *b = static_cast<const uint32_t*>(pb);
-    int64_t blocks = (k + 31) / 32, panel = blocks * step_elements;
-    Meanwhile meanwhile(Fetch(ahead, (m + side - 1) / side * ((n + side - 1) / side) * blocks * 2 * parts));
-    chain /= 32;
-    alignas(64) float part[side * side];
-    _tile_loadconfig(&shape);
-    for (int64_t i = 0; i < m; i += side) {
-        if (i + side < m) {
-            Ahead next{reinterpret_cast<const char*>(a + (i / side + 1) * panel), 0, 1, panel * 4};
-            meanwhile.fetch_next(Fetch(&next, (n + side - 1) / side * blocks * 2 * parts));
-        }
-        for (int64_t j = 0; j < n; j += side) {
-            float* to = c + i * ldc + j;
-            const bool tall = m - i > 16, wide = n - j > 16;
-            for (int64_t p = 0; p < blocks; p += chain) {
-                const uint32_t *ap = a + i / side * panel + p * step_elements, *bp = b + j / side * panel + p * step_elements;
-                int64_t count = blocks - p < chain ? blocks - p : chain;
-                if (tall && wide)
-                    Tile32<true, true>::run(count, ap, bp, meanwhile);
-                else if (tall)
-                    Tile32<true, false>::run(count, ap, bp, meanwhile);
-                else if (wide)
-                    Tile32<false, true>::run(count, ap, bp, meanwhile);
-                else
-                    Tile32<false, false>::run(count, ap, bp, meanwhile);
-                meanwhile.rest();
-                if (!p && store != Store::add && m - i >= side && n - j >= side) {
-                    write(to, ldc);
-                } else {
-                    write(part, side);
-                    meanwhile.start(part, to, ldc, m - i, n - j, p || store == Store::add);
-                }
-            }
-        }
-    }
-    _tile_release();
-    meanwhile.rest();
+void multiply_split(int64_t k, const void* a, const void* b, int64_t m, int64_t n, float* c, int64_t ldc, Store store, int64_t chain,
+                    const Ahead* ahead) {
+    multiply_in_tiles<SplitProduct>((k + 31) / 32, step_elements, a, b, m, n, c, ldc, store, chain / 32, ahead);
 }
 
 const Gemm gemm_split = {side, side, 32, 2 * parts, 128, pack_split<true>, pack_split<false>, multiply_split};
