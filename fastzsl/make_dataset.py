@@ -13,6 +13,7 @@ from fastzsl.backbones import load_backbone
 from fastzsl.cli import parse, progress_bars
 from fastzsl.data.assemble import (
     Material,
+    check_place,
     choose_unseen,
     list_class_folders,
     list_pictures,
@@ -130,13 +131,14 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
         flags = " --embedding-normalisation standardise"
     console.print(
         f"next: python -m fastzsl.train --dataset folder --root {settings.out}{flags}",
-        highlight=False, markup=False,
+        highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
     return settings.out
 
 
 def _gather(settings: Settings, console: Console) -> Material:
     """Everything read and checked."""
+    check_place(settings.out, settings.images)
     folders = list_class_folders(settings.images)
     sheet = read_spreadsheet(
         settings.attributes, list(folders), class_column=settings.class_column,

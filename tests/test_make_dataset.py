@@ -192,12 +192,28 @@ def test_attributes_that_tell_nothing_are_reported(tmp_path: Path, images: Path)
         make_dataset(same)
 
 
-def test_an_existing_folder_is_not_touched(tmp_path: Path, images: Path) -> None:
+def test_an_existing_folder_is_not_touched_and_no_picture_is_read_for_it(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
+    monkeypatch.setattr("fastzsl.make_dataset.list_pictures", None)  # hours, for many pictures
     with pytest.raises(UserError, match="is not empty"):
         make_dataset(_settings(tmp_path, images))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_place_where_no_data_set_can_be_is_named(tmp_path: Path, images: Path) -> None:
+    settings = _settings(tmp_path, images)
+    with pytest.raises(UserError, match=r"--out .*sheet\.csv is a file; wanted a folder to make"):
+        make_dataset(replace(settings, out=tmp_path / "sheet.csv"))
+    with pytest.raises(
+        UserError, match=r"--out .*new lies in --images .*photos, where it would become a class"
+    ):
+        make_dataset(replace(settings, out=images / "new"))
+    with pytest.raises(UserError, match=r"photos is a folder; wanted a CSV table"):
+        make_dataset(replace(settings, attributes=images))
+    assert not (images / "new").exists()
 
 
 def test_features_come_in_both_formats_and_agree_with_the_folder(tmp_path: Path, images: Path) -> None:
@@ -236,7 +252,12 @@ def test_command_line_prints_the_report_and_the_next_command(
     settings = _settings(tmp_path, images)
     arguments = ["--images", str(images), "--attributes", str(settings.attributes), "--out"]
     main([*arguments, str(tmp_path / "out"), "--unseen", "Otter", "Starling"])
-    printed = " ".join(capsys.readouterr().out.split())
+    whole = capsys.readouterr().out
+    printed = " ".join(whole.split())
+    command = f"next: python -m fastzsl.train --dataset folder --root {tmp_path / 'out'}"
+    assert (
+        f"{command} --embedding-normalisation standardise" in whole.splitlines()
+    )  # to be copied as it stands
     assert "3 seen and 2 unseen classes, 15 pictures" in printed
     assert "python -m fastzsl.train --dataset folder" in printed
     assert "--embedding-normalisation standardise" in printed  # grams beside yes and no

@@ -172,17 +172,22 @@ def choose_unseen(
     return unseen, note
 
 
+def check_place(root: Path, images: Path) -> None:
+    """Raise `UserError` unless a data set can be made in `root`: nothing is there, and it is no class's folder."""
+    if root.is_file():
+        raise UserError(f"--out {root} is a file; wanted a folder to make")
+    if root.exists() and any(root.iterdir()):
+        raise UserError(f"--out {root} is not empty; choose another, or remove it")
+    if root.resolve().is_relative_to(images.resolve()):
+        raise UserError(f"--out {root} lies in --images {images}, where it would become a class")
+
+
 def write_image_folder(material: Material, root: Path, copy: bool) -> None:
     """Make `root` with images/<class>/* and classes.csv; it appears under its name when it is whole.
 
     Args:
         copy: copy the pictures; otherwise they are symbolic links to where they are.
-
-    Raises:
-        UserError: `root` is there and not empty.
     """
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"--out {root} is not empty; choose another, or remove it")
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = root.with_name(f".{root.name}.{os.getpid()}.partial")
     try:

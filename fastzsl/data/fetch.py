@@ -74,7 +74,8 @@ def download(
         came = (part.stat().st_size if part.exists() else 0) > have
         fruitless = 1 if came else fruitless + 1
         if fruitless >= ATTEMPTS:
-            raise UserError(f"{url}: {reason}; what came is kept, the same command goes on")
+            kept = part.exists() and part.stat().st_size > 0
+            raise UserError(f"{url}: {reason}" + kept * "; what came is kept, the same command goes on")
         wait(min(2.0**fruitless, 30.0))
     if part.stat().st_size != total:
         found = part.stat().st_size

@@ -113,6 +113,8 @@ def _cells(path: Path) -> tuple[list[str], list[list[str]], bool]:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"no file {path}; wanted a CSV table of class attributes") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; wanted a CSV table of class attributes") from None
     if raw.startswith(b"PK"):
         raise UserError(f"{path} is a workbook (.xlsx, .ods); save its sheet as CSV")
     text = _decode(raw)

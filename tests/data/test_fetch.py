@@ -135,6 +135,13 @@ def test_an_interrupted_command_goes_on(server: Server, tmp_path: Path) -> None:
     assert server.ranges == ["bytes=40000-"]
 
 
+def test_nothing_is_said_to_be_kept_where_nothing_came(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        download("http://127.0.0.1:1/f", tmp_path / "f", wait=lambda seconds: None)
+    assert "127.0.0.1:1/f: " in str(caught.value)
+    assert "kept" not in str(caught.value)
+
+
 def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
     server.play = ["break 40000", "no ranges"]
     assert get(server, tmp_path / "f") == CONTENT
