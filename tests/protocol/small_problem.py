@@ -13,7 +13,7 @@ CLASSES, UNSEEN, PICTURES, EMBEDDING, DIM, SIDE = 18, 4, 10, 3, 24, 3
 
 CONFIG = Config(
     hidden=32, epochs=20, batch_size=16, lr=1e-2, accelerator="cpu", backend="eager", attention_scale=3.0,
-    region_dropout=0.0, feature_dropout=0.0, gamma_folds=2,
+    region_dropout=0.0, feature_dropout=0.0, weight_decay=1e-4, gamma_folds=2,
 )  # fmt: skip
 
 
