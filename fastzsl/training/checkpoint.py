@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -45,23 +47,37 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Atomic safetensors file."""
+    """Atomic safetensors file that knows its own digest."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes_atomically(path, save(plain, metadata=metadata))
+    write_bytes_atomically(path, save(plain, metadata={**(metadata or {}), "digest": _digest(plain)}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        UserError: absent or cut short.
+        UserError: absent, cut short, or with other numbers than were written.
     """
     if not path.is_file():
         raise UserError(f"no file {path}; wanted the weights of a run")
     try:
-        return load_file(path)
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            digest = (file.metadata() or {}).get("digest")
     except Exception as error:
         raise UserError(f"{path}: not a whole safetensors file ({first_line(error)})") from None
+    if digest is not None and digest != _digest(tensors):
+        raise UserError(f"{path}: the weights are not those that were written; the file is damaged")
+    return tensors
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Changes with any name, shape, type or bit."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -319,11 +319,14 @@ def model_of(classes: int = 3) -> AttendedAutoencoder:
 
 
 def weights_kind(folder: Path) -> Kind:
-    run = RunFolder(folder)
-    run.save_model(model_of())
+    run, written = RunFolder(folder), model_of()
+    run.save_model(written)
 
     def read(path: Path) -> None:
-        RunFolder(path.parent).load_model(model_of())
+        got = model_of()
+        RunFolder(path.parent).load_model(got)
+        for name, tensor in written.state_dict().items():
+            assert torch.equal(got.state_dict()[name], tensor), "weights that nobody wrote"
 
     return Kind(run.model.read_bytes(), "model.safetensors", read)
 
