@@ -30,7 +30,7 @@ def _ratio(eager: Callable[[], Tensor], native: Callable[[], Tensor]) -> float:
 
 
 def crossover(T: int = 49, m: int = 85) -> list[dict[str, float | str]]:
-    """Rows of (op, d, B, C, eager's time over ours), forward, dot and attention."""
+    """Rows of (op, d, B, C, eager's time over ours), forward: scores by dot and by cosine, and attention."""
     rows: list[dict[str, float | str]] = []
     with torch.no_grad():
         for d in FEATURES:
@@ -38,14 +38,21 @@ def crossover(T: int = 49, m: int = 85) -> list[dict[str, float | str]]:
                 for C in CLASSES:
                     X, H, W, b, K = (torch.randn(*s) for s in ((B, T, d), (C, d), (m, d), (m,), (C, m)))
 
-                    def scores(backend: str) -> Tensor:
+                    def dot(backend: str) -> Tensor:
                         return attended_scores(X, H, W, b, K, similarity="dot", backend=backend)  # noqa: B023
+
+                    def cosine(backend: str) -> Tensor:
+                        return attended_scores(X, H, W, b, K, similarity="cosine", backend=backend)  # noqa: B023
 
                     def attended(backend: str) -> Tensor:
                         return dense_attention(X, H, backend=backend)  # noqa: B023
 
-                    for op, function in (("attended_scores", scores), ("dense_attention", attended)):
+                    for op, function in (
+                        ("attended_scores, dot", dot),
+                        ("attended_scores, cosine", cosine),
+                        ("dense_attention", attended),
+                    ):
                         ratio = _ratio(lambda: function("eager"), lambda: function("native"))  # noqa: B023
                         rows.append({"op": op, "d": d, "B": B, "C": C, "ratio": ratio})
-                        print(f"{op:16} d={d:5} B={B:3} C={C:4}  eager / native {ratio:5.2f}")
+                        print(f"{op:24} d={d:5} B={B:3} C={C:4}  eager / native {ratio:5.2f}")
     return rows

@@ -140,7 +140,7 @@ def markdown(results: dict[str, Any]) -> str:
             "Eager's time over native's (above 1: native is faster), forward, T=49, m=85.",
         ]
         rows = results["crossover"]
-        for op in ("attended_scores", "dense_attention"):
+        for op in dict.fromkeys(row["op"] for row in rows):
             classes = sorted({row["C"] for row in rows})
             lines += ["", f"`{op}`", "", "| d | B | " + " | ".join(f"C={c}" for c in classes) + " |"]
             lines.append("|---|---" + "|---" * len(classes) + "|")

@@ -77,7 +77,7 @@ void forward(const Kernels& k, const Gemm& gemm, const Gemm& pooling, const Atte
 
 void attention_forward(const Kernels& kernels, const Attend& call) {
     if (call.regions.B == 0 || call.C == 0) return;
-    with_products(kernels, call.regions.type, [&](const Gemm& gemm) {
+    with_products(kernels, call.regions, [&](const Gemm& gemm) {
         forward(kernels, gemm, call.regions.type == DType::f32 ? kernels.f32 : gemm, call);
     });
 }

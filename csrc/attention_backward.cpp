@@ -132,7 +132,7 @@ private:
 void attention_backward(const Kernels& kernels, const AttendGrad& call) {
     const Regions& x = call.regions;
     if (call.C > 0 && x.B > 0) {
-        with_products(kernels, x.type, [&](const Gemm& gemm) { Call(kernels, gemm, call).run(); });
+        with_products(kernels, x, [&](const Gemm& gemm) { Call(kernels, gemm, call).run(); });
         return;
     }
     if (call.d_regions) std::memset(call.d_regions, 0, size_t(x.B * x.T * x.d * size_of(x.type)));

@@ -85,6 +85,7 @@ const Kernels* by_name(const std::string& name) {
 }
 
 std::atomic<const Kernels*> chosen{nullptr};
+std::atomic<int64_t> split_regions{128};
 
 }  // namespace
 
@@ -103,6 +104,9 @@ const Kernels& kernels() {
     }
     return *k;
 }
+
+int64_t split_from() { return split_regions.load(std::memory_order_relaxed); }
+void set_split_from(int64_t regions) { split_regions.store(regions, std::memory_order_relaxed); }
 
 void refuse_to_split() { throw Unsplittable{}; }
 

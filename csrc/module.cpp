@@ -102,6 +102,8 @@ PYBIND11_MODULE(_native, module) {
         "share_openmp", [](uintptr_t address) { share_openmp(reinterpret_cast<void*>(address)); }, py::arg("gomp_parallel"),
         "Run on the threads of the OpenMP runtime whose GOMP_parallel lies at this address; 0: on threads of our own.");
     module.def("set_isa", &set_isa, py::arg("name"), "Use another instruction set, for tests; ValueError if not in isas().");
+    module.def("split_from", &split_from, "How many regions a call must have for float32 products in parts; see csrc/split.hpp.");
+    module.def("set_split_from", &set_split_from, py::arg("regions"), "Another number of them, for tests.");
     py::class_<Memory>(module, "Memory", py::buffer_protocol(), "Bytes for a large result; see csrc/module.cpp.")
         .def(py::init<size_t>())
         .def_buffer(&Memory::info);

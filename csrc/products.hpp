@@ -1,15 +1,16 @@
 // Which products an operation runs on.
 #pragma once
-#include "kernels.hpp"
+#include "isa.hpp"
+#include "ops.hpp"
 
 namespace fastzsl {
 
-// Runs `call(gemm)` on the fastest products for this type. Split products are tried first and given up at the first
+// Runs `call(gemm)` on the fastest products for these regions. Split products are tried first and given up at the first
 // infinity or NaN: the call then starts again on the multiply-add unit, so it must write all of its output again.
 template <typename Call>
-void with_products(const Kernels& kernels, DType type, const Call& call) {
-    if (type == DType::bf16) return call(kernels.bf16);
-    if (kernels.split) {
+void with_products(const Kernels& kernels, const Regions& x, const Call& call) {
+    if (x.type == DType::bf16) return call(kernels.bf16);
+    if (kernels.split && x.B * x.T >= split_from()) {
         try {
             return call(*kernels.split);
         } catch (const Unsplittable&) {

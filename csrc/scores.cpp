@@ -263,7 +263,7 @@ private:
 
 void scores_forward(const Kernels& kernels, const Scores& call) {
     if (call.regions.B == 0 || call.C == 0) return;
-    with_products(kernels, call.regions.type, [&](const Gemm& gemm) { Call(kernels, gemm, call).run(); });
+    with_products(kernels, call.regions, [&](const Gemm& gemm) { Call(kernels, gemm, call).run(); });
 }
 
 }  // namespace fastzsl

@@ -292,7 +292,7 @@ private:
 void scores_backward(const Kernels& kernels, const ScoresGrad& call) {
     const Regions& x = call.regions;
     if (x.B > 0 && call.C > 0) {
-        with_products(kernels, x.type, [&](const Gemm& gemm) { Call(kernels, gemm, call).run(); });
+        with_products(kernels, x, [&](const Gemm& gemm) { Call(kernels, gemm, call).run(); });
         return;
     }
     auto clear = [&](void* to, int64_t n) {

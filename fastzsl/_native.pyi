@@ -18,6 +18,12 @@ def isa() -> str:
 def set_isa(name: str) -> None:
     """Use another instruction set, for tests. Raises ValueError if it is not in `isas()`."""
 
+def split_from() -> int:
+    """How many regions a call must have for float32 products in parts (AMX); see csrc/split.hpp."""
+
+def set_split_from(regions: int) -> None:
+    """Another number of them, for tests."""
+
 def share_openmp(gomp_parallel: int) -> None:
     """Run on the threads of the OpenMP runtime whose GOMP_parallel lies at this address; 0: on threads of our own."""
 

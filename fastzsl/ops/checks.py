@@ -35,6 +35,8 @@ def check_scores(
     scale: float,
 ) -> None:
     """Raise ValueError or TypeError naming the argument, what came and what was wanted."""
+    if _fit(regions, queries, decoder_weight, decoder_bias, class_embeddings, similarity, scale):
+        return
     check_attention(regions, queries, scale)
     _check_tensors(regions=regions, decoder_weight=decoder_weight, class_embeddings=class_embeddings)
     _check_rank("decoder_weight", decoder_weight, "(m, d)")
@@ -59,6 +61,38 @@ def check_scores(
             )
     if similarity not in SIMILARITIES:
         raise ValueError(f'similarity is "{similarity}"; wanted "cosine" or "dot"')
+
+
+def _fit(
+    regions: Tensor,
+    queries: Tensor,
+    decoder_weight: Tensor,
+    decoder_bias: Tensor | None,
+    class_embeddings: Tensor,
+    similarity: str,
+    scale: float,
+) -> bool:
+    """Whether all is well, in the few microseconds that a small call can spare; if not, `check_scores` says why."""
+    tensors = [regions, queries, decoder_weight, class_embeddings]
+    if decoder_bias is not None:
+        tensors.append(decoder_bias)
+    if not all(isinstance(t, Tensor) for t in tensors):
+        return False
+    dtype, device = regions.dtype, regions.device
+    if not dtype.is_floating_point or any(t.dtype != dtype or t.device != device for t in tensors):
+        return False
+    if regions.ndim != 3 or queries.ndim != 2 or decoder_weight.ndim != 2 or class_embeddings.ndim != 2:
+        return False
+    (_, T, d), (C, m) = regions.shape, class_embeddings.shape
+    return (
+        T > 0
+        and d > 0
+        and queries.shape == (C, d)
+        and decoder_weight.shape == (m, d)
+        and (decoder_bias is None or decoder_bias.shape == (m,))
+        and similarity in SIMILARITIES
+        and math.isfinite(scale)
+    )
 
 
 def _check_tensors(**tensors: Tensor) -> None:

@@ -26,10 +26,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="; ".join(native.missing())))
 
 
-@pytest.fixture(params=ISAS or ["none"])
+ALWAYS_SPLIT = "amx, always split"
+
+
+@pytest.fixture(params=(ISAS + [ALWAYS_SPLIT] * ("amx" in ISAS)) or ["none"])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every instruction set of this machine in turn."""
-    before = _native.isa()
-    _native.set_isa(request.param)
-    yield request.param
+    """Every instruction set of this machine in turn, the last one also with float32 always in parts."""
+    before, split_from = _native.isa(), _native.split_from()
+    name = request.param.split(",")[0]
+    _native.set_isa(name)
+    if request.param == ALWAYS_SPLIT:
+        _native.set_split_from(0)
+    yield name
     _native.set_isa(before)
+    _native.set_split_from(split_from)
