@@ -85,6 +85,8 @@ def slower(call: Call) -> str | None:
         return f"plain PyTorch is as fast for {call.C} classes of size {call.d}"
     if call.op == "attended_scores" and call.similarity == "dot" and (call.C <= 16 or call.B * call.T <= 64):
         return f"plain PyTorch is as fast for {call.C} classes and {call.B} x {call.T} regions scored by dot product"
+    if call.op == "attended_scores" and call.similarity == "cosine" and call.C <= 4:
+        return f"plain PyTorch is as fast for {call.C} classes"
     return None
 
 

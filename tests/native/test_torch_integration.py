@@ -7,7 +7,8 @@ import torch
 from native_inputs import make
 from torch import Tensor
 
-from fastzsl.ops import attended_scores, dense_attention, kernel_ops
+from fastzsl.ops import attended_scores, dense_attention, kernel_ops, native
+from fastzsl.ops.dispatch import Call
 
 
 @pytest.mark.parametrize(
@@ -103,3 +104,22 @@ def test_training_ends_as_eager_does(seed: int) -> None:
     assert losses[-1] < 0.8 * losses[0]
     for a, b, s in zip(weights, eager_weights, start):
         assert (a - b).norm() <= 0.02 * (b - s).norm()
+
+
+@pytest.mark.parametrize(
+    ("op", "similarity", "B", "C", "d", "passed_over"),
+    [
+        ("dense_attention", "", 8, 1, 2048, True),
+        ("dense_attention", "", 8, 10, 2048, False),
+        ("attended_scores", "dot", 32, 10, 2048, True),
+        ("attended_scores", "dot", 1, 200, 2048, True),
+        ("attended_scores", "dot", 32, 50, 2048, False),
+        ("attended_scores", "cosine", 8, 1, 2048, True),
+        ("attended_scores", "cosine", 1, 10, 512, False),
+    ],
+)
+def test_auto_keeps_to_the_crossover_table(
+    op: str, similarity: str, B: int, C: int, d: int, passed_over: bool
+) -> None:
+    call = Call(op, torch.device("cpu"), torch.float32, B, 49, C, d, 85, similarity)
+    assert bool(native.slower(call)) == passed_over
