@@ -5,14 +5,13 @@ namespace fastzsl {
 namespace {
 
 constexpr int64_t steps_packed = 32;
-constexpr int64_t bytes_at_once = 640 << 10;
-constexpr int64_t rows_at_once = 392;
+constexpr int64_t rows_at_once = 392;  // with the steps: the part of A that stays in the second cache
 
-// `pack_b(panel, lane, step, lanes, steps)` packs one panel of B, `ahead_of` tells where so many of B's numbers lie. Each task owns some columns of C and walks the steps in order:
+// `pack_b(panel, lane, step, lanes, steps)` packs one panel of B. Each task owns some columns of C and walks the steps in order:
 // the order of every sum is the same for any number of threads.
-template <typename PackB, typename AheadOf>
-void run(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const View& a, const PackB& pack_b,
-         const AheadOf& ahead_of, float* c, int64_t ldc, Store store) {
+template <typename PackB>
+void run(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const View& a, const PackB& pack_b, float* c,
+         int64_t ldc, Store store) {
     if (m == 0 || n == 0) return;
     if (k == 0) {
         if (store != Store::add)
@@ -31,42 +30,25 @@ void run(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const V
                       count, size(block));
     });
     int64_t width = std::clamp<int64_t>(columns / (2 * threads), 1, 8), tasks = ceil_div(columns, width);
-    // A task's part of C is read and written once for all blocks of B that are packed together: as many as the second cache
-    // holds, unless that part of C stays there itself.
-    int64_t bytes_of_block = width * gemm.panel_b(steps_at_once);
-    int64_t together = m * width * gemm.nr * 4 <= bytes_at_once ? 1 : std::clamp<int64_t>(bytes_at_once / bytes_of_block, 1, blocks);
-    int64_t at_once = together == 1 ? std::max<int64_t>(1, rows_at_once / gemm.mr) : 1;
-    int64_t bytes = round_up(together * bytes_of_block, 64) + 1024;
+    int64_t bytes = round_up(width * gemm.panel_b(steps_at_once), 64) + 1024, high = ceil_div(rows_at_once, gemm.mr);
     Scratch panels{size_t(bytes * threads)};
     parallel(threads, tasks, [&](int64_t task, int worker) {
-        char* base = panels.at(size_t(bytes * worker));
+        char* panel = panels.at(size_t(bytes * worker));
         int64_t first = task * width * gemm.nr, count = std::min(n - first, width * gemm.nr);
-        for (int64_t start_block = 0; start_block < blocks; start_block += together) {
-            int64_t end_block = std::min(start_block + together, blocks);
-            for (int64_t block = start_block; block < end_block; block++) {
-                char* panel = base + (block - start_block) * bytes_of_block;
-                int64_t steps = size(block);
-                // A few steps of all panels at a time: a row of B is read as one run, not a panel's width per page.
+        for (int64_t block = 0; block < blocks; block++) {
+            int64_t steps = size(block);
+            // A few steps of all panels at a time: a row of B is read as one run, not a panel's width per page.
+            for (int64_t j = 0; j < count; j += gemm.nr)
+                if (count - j < gemm.nr || steps % gemm.ku)
+                    std::memset(panel + j / gemm.nr * gemm.panel_b(steps), 0, size_t(gemm.panel_b(steps)));
+            for (int64_t s = 0; s < steps; s += steps_packed)
                 for (int64_t j = 0; j < count; j += gemm.nr)
-                    if (count - j < gemm.nr || steps % gemm.ku)
-                        std::memset(panel + j / gemm.nr * gemm.panel_b(steps), 0, size_t(gemm.panel_b(steps)));
-                for (int64_t s = 0; s < steps; s += steps_packed)
-                    for (int64_t j = 0; j < count; j += gemm.nr)
-                        pack_b(panel + j / gemm.nr * gemm.panel_b(steps) + gemm.panel_b(s), first + j, block * steps_at_once + s,
-                               int(std::min<int64_t>(gemm.nr, count - j)), std::min(steps_packed, steps - s));
-            }
-            // What will be packed next is fetched during the products, an equal share with each product.
-            int64_t next = end_block * steps_at_once;
-            int64_t share = ceil_div(std::min(k - next, together * steps_at_once), ceil_div(rows, at_once));
-            for (int64_t r = 0; r < rows; r += at_once) {
-                int64_t from = next + r / at_once * share;
-                Ahead ahead = ahead_of(first, from, count, std::min(k - from, share));
-                for (int64_t block = start_block; block < end_block; block++)
-                    gemm.multiply(size(block), packed.at(size_t(start(block) + r * gemm.panel_a(size(block)))),
-                                  base + (block - start_block) * bytes_of_block, std::min(m - r * gemm.mr, at_once * gemm.mr), count,
-                                  c + r * gemm.mr * ldc + first, ldc, block ? Store::add : store, chain_of(k),
-                                  block == start_block ? &ahead : nullptr);
-            }
+                    pack_b(panel + j / gemm.nr * gemm.panel_b(steps) + gemm.panel_b(s), first + j, block * steps_at_once + s,
+                           int(std::min<int64_t>(gemm.nr, count - j)), std::min(steps_packed, steps - s));
+            for (int64_t r = 0; r < rows; r += high)
+                gemm.multiply(steps, packed.at(size_t(start(block) + r * gemm.panel_a(steps))), panel,
+                              std::min(m - r * gemm.mr, high * gemm.mr), count, c + r * gemm.mr * ldc + first, ldc,
+                              block ? Store::add : store, chain_of(k), nullptr);
         }
     });
 }
@@ -78,13 +60,7 @@ void product(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, con
     auto pack = [&](void* panel, int64_t lane, int64_t step, int lanes, int64_t steps) {
         gemm.pack_b(panel, 0, b.at(lane, step), b.type, b.lane_stride, b.step_stride, lanes, steps);
     };
-    auto ahead = [&](int64_t lane, int64_t step, int64_t lanes, int64_t steps) {
-        const char* data = static_cast<const char*>(b.at(lane, step));
-        int64_t size = size_of(b.type);
-        return b.lane_stride == 1 ? Ahead{data, b.step_stride * size, steps, lanes * size}
-                                  : Ahead{data, b.lane_stride * size, lanes, steps * size};
-    };
-    run(gemm, threads, m, n, k, a, pack, ahead, c, ldc, store);
+    run(gemm, threads, m, n, k, a, pack, c, ldc, store);
 }
 
 void product(const Kernels& kernels, const Gemm& gemm, int threads, int64_t m, const View& a, const Regions& x, float* c,
@@ -103,8 +79,7 @@ void product(const Kernels& kernels, const Gemm& gemm, int threads, int64_t m, c
         }
         gemm.pack_b(panel, 0, rows, DType::f32, 1, 32, lanes, steps);
     };
-    auto nothing = [](int64_t, int64_t, int64_t, int64_t) { return Ahead{nullptr, 0, 0, 0}; };
-    run(gemm, threads, m, x.d, x.B * x.T, a, pack, nothing, c, ldc, store);
+    run(gemm, threads, m, x.d, x.B * x.T, a, pack, c, ldc, store);
 }
 
 }  // namespace fastzsl
