@@ -396,6 +396,16 @@ void softmax_grad(int64_t t, const float* a, const float* grad, float scale, flo
     for (; i < t; i++) out[i] = a[i] * scale * (out[i] - rest);
 }
 
+void pooled_grad(int64_t t, const float* a, const float* u, float g, float scale, float* d_logits, float* d_values) {
+    int64_t i = 0;
+    for (; i + W <= t; i += W) {
+        put(d_logits + i, load(u + i) * g);
+        put(d_values + i, load(a + i) * g);
+    }
+    for (; i < t; i++) d_logits[i] = u[i] * g, d_values[i] = a[i] * g;
+    softmax_grad(t, a, d_logits, scale, d_logits);
+}
+
 template <typename Out, typename Convert>
 inline void transpose_to(int64_t rows, int64_t cols, const float* src, int64_t ss, Out* dst, int64_t ds, Convert convert) {
     for (int64_t j0 = 0; j0 < cols; j0 += 16) {
@@ -405,9 +415,33 @@ inline void transpose_to(int64_t rows, int64_t cols, const float* src, int64_t s
     }
 }
 
+#ifdef __AVX512F__
+void transpose_floats(int64_t rows, int64_t cols, const float* src, int64_t ss, float* dst, int64_t ds) {
+    for (int64_t j = 0; j < cols; j += 16) {
+        int width = cols - j < 16 ? int(cols - j) : 16;
+        for (int64_t i = 0; i < rows; i += 16) {
+            int height = rows - i < 16 ? int(rows - i) : 16;
+            __mmask16 across = __mmask16((1u << width) - 1), down = __mmask16((1u << height) - 1);
+            __m512 r[16];
+#pragma GCC unroll 16
+            for (int q = 0; q < 16; q++)
+                r[q] = q < height ? _mm512_maskz_loadu_ps(across, src + (i + q) * ss + j) : _mm512_setzero_ps();
+            transpose16(r);
+#pragma GCC unroll 16
+            for (int q = 0; q < 16; q++)
+                if (q < width) _mm512_mask_storeu_ps(dst + (j + q) * ds + i, down, r[q]);
+        }
+    }
+}
+#else
+void transpose_floats(int64_t rows, int64_t cols, const float* src, int64_t ss, float* dst, int64_t ds) {
+    transpose_to(rows, cols, src, ss, dst, ds, [](float x) { return x; });
+}
+#endif
+
 void transpose(int64_t rows, int64_t cols, const float* src, int64_t ss, void* dst, DType type, int64_t ds) {
     if (type == DType::f32)
-        transpose_to(rows, cols, src, ss, static_cast<float*>(dst), ds, [](float x) { return x; });
+        transpose_floats(rows, cols, src, ss, static_cast<float*>(dst), ds);
     else
         transpose_to(rows, cols, src, ss, static_cast<uint16_t*>(dst), ds, narrow);
 }
@@ -442,7 +476,7 @@ void lines(void* rows, int first, const void* src, DType type, int64_t lane_stri
     pack<32>(rows, first, src, type, lane_stride, step_stride, count, steps);
 }
 
-const Gemm gemm_f32 = {MR, NR, 1, 4, 256, pack<MR>, pack<NR>, multiply<MultiplyAdd, 1>};
+const Gemm gemm_f32 = {MR, NR, 1, 4, 256, 2, 8, pack<MR>, pack<NR>, multiply<MultiplyAdd, 1>};
 
 }  // namespace
 }  // namespace FZ_SPACE

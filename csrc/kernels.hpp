@@ -30,6 +30,9 @@ struct Ahead {
 struct Gemm {
     int mr, nr, ku, bytes;
     int64_t block;
+    // A long product is cut along its columns: into so many tasks a thread, of at most so many panels of B. Wide tasks read A
+    // seldom, many tasks wait for each other less.
+    int64_t tasks, wide;
 
     // Put `count` rows (columns) of a strided matrix into one panel, at lanes first, first + 1, ... Element (lane i,
     // step p) is src[i * lane_stride + p * step_stride]. Lanes that nobody fills must have been cleared before.
@@ -62,6 +65,8 @@ struct Kernels {
                     bool keep);
     // Backward of one row of the softmax: out[t] = scale a[t] (grad[t] - sum_t a[t] grad[t]); out may be grad.
     void (*softmax_grad)(int64_t t, const float* a, const float* grad, float scale, float* out);
+    // The same where the gradient is g u, of s = sum_t a[t] u[t]; and of u itself: d_values[t] = g a[t].
+    void (*pooled_grad)(int64_t t, const float* a, const float* u, float g, float scale, float* d_logits, float* d_values);
     // (x . y, x . x) of two vectors of n floats
     void (*dots)(int64_t n, const float* x, const float* y, float* xy, float* xx);
     // dst[j * dst_stride + i] = src[i * src_stride + j], dst of type `type`

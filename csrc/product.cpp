@@ -29,7 +29,7 @@ void run(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const V
             pack_rows(gemm, packed.at(size_t(start(block) + r * gemm.panel_a(size(block)))), a, r * gemm.mr, block * steps_at_once,
                       count, size(block));
     });
-    int64_t width = std::clamp<int64_t>(columns / (2 * threads), 1, 8), tasks = ceil_div(columns, width);
+    int64_t width = std::clamp<int64_t>(columns / gemm.tasks / threads, 1, gemm.wide), tasks = ceil_div(columns, width);
     int64_t bytes = round_up(width * gemm.panel_b(steps_at_once), 64) + 1024, high = ceil_div(rows_at_once, gemm.mr);
     Scratch panels{size_t(bytes * threads)};
     parallel(threads, tasks, [&](int64_t task, int worker) {

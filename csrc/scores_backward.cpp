@@ -48,6 +48,14 @@ private:
         return ceil_div(c.C, ceil_div(c.C, most));
     }
 
+    // T numbers of a saved (B, C, T) tensor as float32, where they lie if they are that.
+    const float* row(const void* saved, int64_t index, float* line) const {
+        const void* at = element(saved, type, index * x.T);
+        if (type == DType::f32) return static_cast<const float*>(at);
+        k.convert(x.T, at, type, line, DType::f32);
+        return line;
+    }
+
     // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u), where q_c falls out.
     void prototype() {
         int64_t per_block = block_of_classes(2 * rows);
@@ -63,14 +71,8 @@ private:
                 float *a = lines.as<float>() + worker * (2 * x.T + 32), *u = a + x.T;
                 for (int64_t b = 0; b < x.B; b++) {
                     int64_t at = b * c.C + from + j, to = j * rows + b * x.T;
-                    float g = grad.rows()[at];
-                    k.convert(x.T, element(c.attention, type, at * x.T), type, a, DType::f32);
-                    k.convert(x.T, element(c.values, type, at * x.T), type, u, DType::f32);
-                    for (int64_t t = 0; t < x.T; t++) {
-                        u[t] *= g;
-                        values[to + t] = a[t] * g;
-                    }
-                    k.softmax_grad(x.T, a, u, c.scale, logits + to);
+                    k.pooled_grad(x.T, row(c.attention, at, a), row(c.values, at, u), grad.rows()[at], c.scale, logits + to,
+                                  values + to);
                 }
             });
             const float* k_rows = classes.rows() + from * c.m;
@@ -87,7 +89,10 @@ private:
                 product(k, gemm, c.threads, n, floats(logits, rows), x, dh, x.d);
             else if (for_p)
                 product(k, gemm, c.threads, n, floats(values, rows), x, dp, x.d);
-            if (for_h) std::memcpy(d_queries.rows() + from * x.d, dh, size_t(n * x.d) * 4);
+            if (for_h)
+                parallel(c.threads, n, [&](int64_t j, int) {
+                    std::memcpy(d_queries.rows() + (from + j) * x.d, dh + j * x.d, size_t(x.d) * 4);
+                });
             if (c.d_weight)
                 product(gemm, c.threads, c.m, x.d, n, floats(k_rows, c.m, true), floats(dp, x.d, true), d_weight.rows(), x.d,
                         store);

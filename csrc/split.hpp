@@ -174,7 +174,7 @@ void multiply_split(int64_t k, const void* a, const void* b, int64_t m, int64_t 
     multiply_in_tiles<SplitProduct>((k + 31) / 32, step_elements, a, b, m, n, c, ldc, store, chain / 32, ahead);
 }
 
-const Gemm gemm_split = {side, side, 32, 2 * parts, 128, pack_split<true>, pack_split<false>, multiply_split};
+const Gemm gemm_split = {side, side, 32, 2 * parts, 128, 1, 32, pack_split<true>, pack_split<false>, multiply_split};
 
 }  // namespace
 }  // namespace amx
