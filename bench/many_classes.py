@@ -6,18 +6,20 @@ import subprocess
 import sys
 
 CODE = """
-import os, resource, time, torch
+import re, time, torch
 from fastzsl.ops import attended_scores
 B, T, C, d, m = 16, 49, 21841, 2048, 500
 X, H, W, b, K = (torch.randn(*s) for s in ((B, T, d), (C, d), (m, d), (m,), (C, m)))
 attended_scores(X[:1], H[:64], W, b, K[:64], similarity="cosine", backend="native")
 size = sum(t.numel() * 4 for t in (X, H, W, b, K))
-# What is resident now, not the highest so far: a peak of the imports would hide what the call takes.
-before = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+# From here on: a peak of the imports, or pages that the system has taken back since, must not count.
+open("/proc/self/clear_refs", "w").write("5")  # the highest resident size becomes the present one
+resident = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+before = resident()
 start = time.perf_counter()
 attended_scores(X, H, W, b, K, similarity="SIMILARITY", backend="native")
 seconds = time.perf_counter() - start
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+grown = resident() - before
 print(size, grown, seconds)
 """
 

@@ -19,7 +19,11 @@ def test_pytest_benchmark_compares_the_kernels() -> None:
     case = "bench/test_scores.py::test_scores[scores, f32, dot, B=1, C=10, d=512"
     command = [sys.executable, "-m", "pytest", "--benchmark-only", "--benchmark-max-time=0.05", "-q"]
     done = subprocess.run(
-        [*command, f"{case}-native]", f"{case}-einsum]"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [*command, f"{case}-native]", f"{case}-einsum]"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
