@@ -117,7 +117,6 @@ struct Tile32 {
         if (TALL) _tile_loadd(5, a + tile_elements, 64);
         if (WIDE) _tile_loadd(7, b + tile_elements, 64);
     }
-
 };
 
 // C (m, n) = A B over k blocks of 32 steps. `Product<TALL, WIDE>::run(blocks, a, b, meanwhile)` leaves the sums of one register
