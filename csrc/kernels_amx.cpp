@@ -38,17 +38,18 @@ void pack_tiles(void* panel, int first, const void* src, DType type, int64_t lan
 }
 
 template <bool TALL, bool WIDE>
-struct PairProduct : Tile32<TALL, WIDE> {
-    using Tile = Tile32<TALL, WIDE>;
+struct PairProduct : Tile32<TALL, WIDE, 4> {
+    using Tile = Tile32<TALL, WIDE, 4>;
     static constexpr int turns = 1;
     static constexpr int step = 2 * tile_elements;
 
-    static void run(int64_t blocks, const uint32_t* a, const uint32_t* b, Meanwhile& meanwhile) {
+    static void run(int64_t blocks, const uint32_t* a, const uint32_t* b, Drain drain, Fetch& fetch) {
         Tile::load_a(a), Tile::load_b(b);
         for (int64_t p = 1; p <= blocks; p++) {
             int64_t next = p < blocks ? p * step : 0;
-            Tile::then_both(a + next, b + next, meanwhile);
+            Tile::then_both(a + next, b + next, drain, fetch);
         }
+        drain.rest();
     }
 };
 

@@ -146,27 +146,28 @@ void pack_split(void* panel, int first, const void* src, DType type, int64_t lan
 constexpr int high = 0, middle = part_elements, low = 2 * part_elements;
 
 template <bool TALL, bool WIDE>
-struct SplitProduct : Tile32<TALL, WIDE> {
-    using Tile = Tile32<TALL, WIDE>;
-    static constexpr int turns = 2 * parts;  // calls of meanwhile.some() a block
+struct SplitProduct : Tile32<TALL, WIDE, 2> {
+    using Tile = Tile32<TALL, WIDE, 2>;
+    static constexpr int turns = 2 * parts;  // a block
 
-    static void run(int64_t blocks, const uint32_t* a, const uint32_t* b, Meanwhile& meanwhile) {
+    static void run(int64_t blocks, const uint32_t* a, const uint32_t* b, Drain drain, Fetch& fetch) {
         Tile::load_a(a + low), Tile::load_b(b + high);
         for (int64_t p = 0; p < blocks; p++) {
             const uint32_t *at = a + p * step_elements, *bt = b + p * step_elements;
-            Tile::then_a(at + middle, meanwhile);  // low high
-            Tile::then_b(bt + middle, meanwhile);  // middle high
-            Tile::then_a(at + high, meanwhile);    // middle middle
-            Tile::then_b(bt + low, meanwhile);     // high middle
+            Tile::then_a(at + middle, drain, fetch);  // low high
+            Tile::then_b(bt + middle, drain, fetch);  // middle high
+            Tile::then_a(at + high, drain, fetch);    // middle middle
+            Tile::then_b(bt + low, drain, fetch);     // high middle
             if (p + 1 < blocks)                    // high low
-                Tile::then_both(at + step_elements + low, bt + step_elements + high, meanwhile);
+                Tile::then_both(at + step_elements + low, bt + step_elements + high, drain, fetch);
             else
-                Tile::then_both(a + high, b + high, meanwhile);
+                Tile::then_both(a + high, b + high, drain, fetch);
         }
         for (int64_t p = 1; p <= blocks; p++) {
             int64_t next = p < blocks ? p * step_elements : 0;
-            Tile::then_both(a + next + high, b + next + high, meanwhile);
+            Tile::then_both(a + next + high, b + next + high, drain, fetch);
         }
+        drain.rest();
     }
 };
 

@@ -33,50 +33,50 @@ inline void write(float* c, int64_t ld) {
 
 inline __mmask16 first_of(int n) { return n >= 16 ? __mmask16(0xffff) : n <= 0 ? __mmask16(0) : __mmask16((1u << n) - 1); }
 
-// What the other units do between the products: the sums of the last register tile go from `part` to C, a few rows at a time,
-// and memory that will be needed is fetched.
-class Meanwhile {
-public:
-    explicit Meanwhile(const Fetch& fetch) : fetch_(fetch) {}
-    void fetch_next(const Fetch& panel) { panel_ = panel; }
-    void start(const float* part, float* c, int64_t ld, int64_t rows, int64_t columns, bool add) {
-        part_ = part, c_ = c, ld_ = ld, left_ = int(rows < side ? rows : side), add_ = add;
-        first_ = first_of(columns < 16 ? int(columns) : 16), second_ = first_of(columns < side ? int(columns) - 16 : 16);
+// What the other units do between the products: the sums of the last register tile go from `part` to C, a few rows at a time.
+// Held by value, so that it stays in registers.
+struct Drain {
+    const float* part = nullptr;
+    float* c = nullptr;
+    int64_t ld = 0, left = 0;
+    __mmask16 keep[2] = {}, read[2] = {};  // columns of C that are written, and of these the ones added to
+
+    Drain() = default;
+    Drain(const float* part, float* c, int64_t ld, int64_t rows, int64_t columns, bool add)
+        : part(part), c(c), ld(ld), left(rows < side ? rows : side) {
+        for (int half = 0; half < 2; half++) {
+            keep[half] = first_of(columns < side ? int(columns) - half * 16 : 16);
+            read[half] = add ? keep[half] : __mmask16(0);
+        }
     }
+    template <int ROWS>
     FZ_INLINE void some() {
-        if (left_) row();
-        if (left_) row();
-        fetch_.some();
-        panel_.some();
+        if (left >= ROWS) {
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) row(r);
+            part += ROWS * side, c += ROWS * ld, left -= ROWS;
+        }
     }
-    void rest() {
-        while (left_) row();
+    FZ_INLINE void rest() {
+        for (; left > 0; left--) {
+            row(0);
+            part += side, c += ld;
+        }
     }
 
 private:
-    FZ_INLINE void row() {
-        half(first_, 0);
-        half(second_, 16);
-        part_ += side, c_ += ld_, left_--;
+    FZ_INLINE void row(int r) const {
+        for (int half = 0; half < 2; half++) {
+            __m512 sum = _mm512_load_ps(part + r * side + half * 16);
+            sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(read[half], c + r * ld + half * 16));
+            _mm512_mask_storeu_ps(c + r * ld + half * 16, keep[half], sum);
+        }
     }
-    FZ_INLINE void half(__mmask16 keep, int at) {
-        __m512 sum = _mm512_load_ps(part_ + at);
-        if (add_) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(keep, c_ + at));
-        _mm512_mask_storeu_ps(c_ + at, keep, sum);
-    }
-
-    Fetch fetch_, panel_{nullptr, 1};
-    const float* part_ = nullptr;
-    float* c_ = nullptr;
-    int64_t ld_ = 0;
-    int left_ = 0;
-    bool add_ = false;
-    __mmask16 first_ = 0, second_ = 0;
 };
 
 // The products of one register tile, 32 x 32 sums in tiles 0 to 3, operands in 4, 5 (A) and 6, 7 (B). TALL, WIDE: more
 // than 16 rows, columns. Each step replaces operands as soon as their last product is under way.
-template <bool TALL, bool WIDE>
+template <bool TALL, bool WIDE, int ROWS>
 struct Tile32 {
     static void load_a(const uint32_t* a) {
         _tile_loadd(4, a, 64);
@@ -86,31 +86,31 @@ struct Tile32 {
         _tile_loadd(6, b, 64);
         if (WIDE) _tile_loadd(7, b + tile_elements, 64);
     }
-    static void then_a(const uint32_t* a, Meanwhile& meanwhile) {
+    static void then_a(const uint32_t* a, Drain& drain, Fetch& fetch) {
         _tile_dpbf16ps(0, 4, 6);
         if (WIDE) _tile_dpbf16ps(1, 4, 7);
         _tile_loadd(4, a, 64);
-        meanwhile.some();
+        drain.some<ROWS>(), fetch.some();
         if (!TALL) return;
         _tile_dpbf16ps(2, 5, 6);
         if (WIDE) _tile_dpbf16ps(3, 5, 7);
         _tile_loadd(5, a + tile_elements, 64);
     }
-    static void then_b(const uint32_t* b, Meanwhile& meanwhile) {
+    static void then_b(const uint32_t* b, Drain& drain, Fetch& fetch) {
         _tile_dpbf16ps(0, 4, 6);
         if (TALL) _tile_dpbf16ps(2, 5, 6);
         _tile_loadd(6, b, 64);
-        meanwhile.some();
+        drain.some<ROWS>(), fetch.some();
         if (!WIDE) return;
         _tile_dpbf16ps(1, 4, 7);
         if (TALL) _tile_dpbf16ps(3, 5, 7);
         _tile_loadd(7, b + tile_elements, 64);
     }
-    static void then_both(const uint32_t* a, const uint32_t* b, Meanwhile& meanwhile) {
+    static void then_both(const uint32_t* a, const uint32_t* b, Drain& drain, Fetch& fetch) {
         _tile_dpbf16ps(0, 4, 6);
         if (WIDE) _tile_dpbf16ps(1, 4, 7);
         _tile_loadd(4, a, 64);
-        meanwhile.some();
+        drain.some<ROWS>(), fetch.some();
         if (TALL) _tile_dpbf16ps(2, 5, 6);
         _tile_loadd(6, b, 64);
         if (TALL && WIDE) _tile_dpbf16ps(3, 5, 7);
@@ -119,8 +119,9 @@ struct Tile32 {
     }
 };
 
-// C (m, n) = A B over k blocks of 32 steps. `Product<TALL, WIDE>::run(blocks, a, b, meanwhile)` leaves the sums of one register
-// tile in tiles 0 to 3; `elements` are the 32-bit elements of 32 lanes x 32 steps. No sum runs over more than `chain` blocks.
+// C (m, n) = A B over k blocks of 32 steps. `Product<TALL, WIDE>::run(blocks, a, b, drain, fetch)` leaves the sums of one register
+// tile in tiles 0 to 3 and the drain empty; `elements` are the 32-bit elements of 32 lanes x 32 steps. No sum runs over more
+// than `chain` blocks. Fetched meanwhile: `ahead`, or the next panel of A where there is one.
 template <template <bool, bool> typename Product>
 void multiply_in_tiles(int64_t blocks, int elements, const void* pa, const void* pb, int64_t m, int64_t n, float* c, int64_t ldc,
                        Store store, int64_t chain, const Ahead* ahead) {
@@ -128,39 +129,40 @@ void multiply_in_tiles(int64_t blocks, int elements, const void* pa, const void*
     const uint32_t *a = static_cast<const uint32_t*>(pa), *b = static_cast<const uint32_t*>(pb);
     const int64_t panel = blocks * elements, turns = (n + side - 1) / side * blocks * Product<true, true>::turns;
     alignas(64) float part[side * side];
-    Meanwhile meanwhile(Fetch(ahead, (m + side - 1) / side * turns));
+    Drain drain;
+    Fetch fetch(ahead, (m + side - 1) / side * turns);
     _tile_loadconfig(&shape);
-    for (int64_t i = 0; i < m; i += side) {
-        if (i + side < m) {
-            Ahead next{reinterpret_cast<const char*>(a + (i / side + 1) * panel), 0, 1, panel * 4};
-            meanwhile.fetch_next(Fetch(&next, turns));
+    for (int64_t i = 0; i < m; i += side, a += panel) {
+        if (!ahead && i + side < m) {
+            Ahead next{reinterpret_cast<const char*>(a + panel), 0, 1, panel * 4};
+            fetch = Fetch(&next, turns);
         }
         for (int64_t j = 0; j < n; j += side) {
             float* to = c + i * ldc + j;
             for (int64_t p = 0; p < blocks; p += chain) {
-                const uint32_t *ap = a + i / side * panel + p * elements, *bp = b + j / side * panel + p * elements;
+                const uint32_t *ap = a + p * elements, *bp = b + j / side * panel + p * elements;
                 int64_t count = blocks - p < chain ? blocks - p : chain;
                 clear();
                 if (m - i > 16 && n - j > 16)
-                    Product<true, true>::run(count, ap, bp, meanwhile);
+                    Product<true, true>::run(count, ap, bp, drain, fetch);
                 else if (m - i > 16)
-                    Product<true, false>::run(count, ap, bp, meanwhile);
+                    Product<true, false>::run(count, ap, bp, drain, fetch);
                 else if (n - j > 16)
-                    Product<false, true>::run(count, ap, bp, meanwhile);
+                    Product<false, true>::run(count, ap, bp, drain, fetch);
                 else
-                    Product<false, false>::run(count, ap, bp, meanwhile);
-                meanwhile.rest();
+                    Product<false, false>::run(count, ap, bp, drain, fetch);
                 if (!p && store != Store::add && m - i >= side && n - j >= side) {
                     write(to, ldc);
+                    drain = Drain();
                 } else {
                     write(part, side);
-                    meanwhile.start(part, to, ldc, m - i, n - j, p || store == Store::add);
+                    drain = Drain(part, to, ldc, m - i, n - j, p || store == Store::add);
                 }
             }
         }
     }
     _tile_release();
-    meanwhile.rest();
+    drain.rest();
 }
 
 }  // namespace
