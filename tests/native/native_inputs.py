@@ -63,6 +63,5 @@ def cancellation(inputs: Inputs) -> float:
     regions, queries, weight, bias, _ = (None if t is None else t.detach() for t in inputs.double())
     attention = (queries @ regions.mT).softmax(-1)
     values = torch.nn.functional.linear(regions, weight, bias)
-    return float(
-        ((attention @ values.square().sum(-1, True))[..., 0] / (attention @ values).square().sum(-1)).max()
-    )
+    own = (attention @ values.square().sum(-1, True))[..., 0]
+    return float((own / (attention @ values).square().sum(-1)).nan_to_num(nan=0).max())  # 0 / 0: all v are zero
