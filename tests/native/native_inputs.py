@@ -64,4 +64,6 @@ def cancellation(inputs: Inputs) -> float:
     attention = (queries @ regions.mT).softmax(-1)
     values = torch.nn.functional.linear(regions, weight, bias)
     own = (attention @ values.square().sum(-1, True))[..., 0]
-    return float((own / (attention @ values).square().sum(-1)).nan_to_num(nan=0).max())  # 0 / 0: all v are zero
+    return float(
+        (own / (attention @ values).square().sum(-1)).nan_to_num(nan=0).max()
+    )  # 0 / 0: all v are zero
