@@ -2,7 +2,8 @@
 #pragma once
 #include <vector>
 
-#include "panels.hpp"
+#include "layout.hpp"
+#include "pooling.hpp"
 #include "widened.hpp"
 
 namespace fastzsl {
@@ -33,19 +34,13 @@ private:
     Scratch memory_;
 };
 
-// One worker's memory, laid out before it is allocated.
-class Layout {
-public:
-    int64_t bytes(int64_t count) {
-        int64_t at = size_;
-        size_ += round_up(count + 64, 64);
-        return at;
-    }
-    int64_t floats(int64_t count) { return bytes(count * 4); }
-    int64_t size() const { return size_; }
-
-private:
-    int64_t size_ = 0;
-};
+// C (m, n) = A B, small enough for one thread's caches: all steps at once. `left` and `right` take both packed.
+inline void small(const Gemm& gemm, int64_t m, int64_t n, int64_t steps, const View& a, const View& b, float* to, int64_t ld, Store store,
+                  char* left, char* right) {
+    for (int64_t r = 0; r < m; r += gemm.mr)
+        pack_rows(gemm, left + r / gemm.mr * gemm.panel_a(steps), a, r, 0, int(std::min<int64_t>(gemm.mr, m - r)), steps);
+    pack_values(gemm, b, 0, n, steps, right);
+    gemm.multiply(steps, left, right, m, n, to, ld, store, chain_of(steps), nullptr);
+}
 
 }  // namespace fastzsl

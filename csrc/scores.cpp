@@ -1,8 +1,10 @@
 // attended_scores, forward. A task takes some images and a block of classes; its logits and values stay in the second-level
 // cache from the product through the softmax to the scores.
 #include <cmath>
+#include <optional>
 #include <vector>
 
+#include "lengths.hpp"
 #include "pooling.hpp"
 #include "products.hpp"
 #include "widened.hpp"
@@ -25,18 +27,21 @@ struct Worker {            // one thread's working memory
     char* values;          // values or regions of an image, packed as B
     float *pooled, *mapped;  // pooled values of a register tile's classes; or a block's attended regions, and W of them
     float* row;            // scores of a block of classes
+    float* squares;        // |e|^2 of a block of classes, where e is not made
 };
 
 class Call {
 public:
     Call(const Kernels& kernels, const Gemm& products, const Scores& call)
         : k(kernels), c(call), x(call.regions), gemm(products),
+          by_gram(call.order == Order::prototype && call.similarity == Similarity::cosine),
           bias(kernels, call.bias, x.type, call.m), classes(kernels, call.classes, x.type, call.C * call.m) {}
 
     void run() {
         plan();
-        if (c.similarity == Similarity::cosine || c.order == Order::prototype) constants_of_classes();
-        if (c.order == Order::attend) pack_weight();
+        constants_of_classes();
+        if (c.order == Order::attend || by_gram) pack_weight();
+        if (by_gram) grams.emplace(k, gemm, c, weight, c.bias ? bias.rows() : nullptr);
         for (int64_t first = 0; first < blocks; first += at_once) {
             int64_t count = std::min(at_once, blocks - first);
             pack(first, count);
@@ -95,6 +100,10 @@ private:
             at_pooled = part((attend ? per_block : gemm.mr) * pooled_ld * 4);
             at_mapped = part(attend ? gemm.mr * mapped_ld * 4 : 0);
         }
+        if (by_gram) {
+            at_values = part(Grams::packed_bytes(gemm, per_block, x.T));
+            at_squares = part(2 * per_block * 4);
+        }
         memory = Scratch(size_t(worker_bytes * c.threads));
     }
 
@@ -102,19 +111,21 @@ private:
         char* base = memory.at(size_t(worker_bytes * index));
         auto floats = [&](int64_t at) { return reinterpret_cast<float*>(base + at); };
         return {floats(at_product), base + at_panel, base + at_attention, base + at_values,
-                floats(at_pooled), floats(at_mapped), floats(at_row)};
+                floats(at_pooled), floats(at_mapped), floats(at_row), floats(at_squares)};
     }
 
-    // Cosine: 1 / |k_c|. Prototypes: q_c = k_c . b.
+    // Cosine: 1 / |k_c|. Prototypes: q_c = k_c . b. Prototypes are of k_c itself: what a score is divided by comes last.
     void constants_of_classes() {
-        constants = Scratch(size_t(c.C) * 4);
-        parallel(c.threads, ceil_div(c.C, 256), [&](int64_t part, int) {
+        const bool cosine = c.similarity == Similarity::cosine, pairs = c.order == Order::prototype;
+        if (cosine) inverses = Scratch(size_t(c.C) * 4);
+        if (pairs) offsets = Scratch(size_t(c.C) * 4);
+        parallel(c.threads, cosine || pairs ? ceil_div(c.C, 256) : 0, [&](int64_t part, int) {
             for (int64_t i = part * 256; i < std::min(c.C, (part + 1) * 256); i++) {
                 const float* row = classes.rows() + i * c.m;
                 float product = 0, square = 0;
-                if (c.similarity == Similarity::cosine || c.bias)
-                    k.dots(c.m, row, c.similarity == Similarity::cosine ? row : bias.rows(), &product, &square);
-                constants.as<float>()[i] = c.similarity == Similarity::cosine ? 1.f / norm_of(square) : product;
+                if (cosine || c.bias) k.dots(c.m, row, c.bias ? bias.rows() : row, &product, &square);
+                if (cosine) inverses.as<float>()[i] = 1.f / norm_of(square);
+                if (pairs) offsets.as<float>()[i] = c.bias ? product : 0.f;
             }
         });
     }
@@ -171,13 +182,17 @@ private:
 
     void by_prototypes(int64_t i, int64_t block, float* logits, const Worker& w) {
         int64_t n = size(block);
-        const float* q = constants.as<float>() + begin(block);
+        const float* q = offsets.as<float>() + begin(block);
         // Saved first: the softmax touches whole vectors of columns, and with them the first values. Saved without q_c:
         // no gradient needs what all regions have in common, and it would cost precision.
-        if (c.values) save(c.values, i, block, logits + n);
-        k.softmax(x.T, n, logits, ld, c.scale, logits + n, w.row, c.attention != nullptr);
+        if (c.values) save(c.values, i, block, logits + n, by_gram ? SavedRows{c.C, c.m, x.T}.all() : c.C);
+        k.softmax(x.T, n, logits, ld, c.scale, logits + n, w.row, c.attention || by_gram);
         for (int64_t j = 0; j < n; j++) w.row[j] += q[j];
-        if (c.attention) save(c.attention, i, block, logits);
+        if (c.attention) save(c.attention, i, block, logits, c.C);
+        if (!by_gram) return;
+        grams->lengths(i, n, logits, logits + n, ld, w.values, w.squares);  // over the values, which have been pooled
+        const float* inverse = inverses.as<float>() + begin(block);
+        for (int64_t j = 0; j < n; j++) w.row[j] = w.row[j] * inverse[j] / norm_of(w.squares[j]);
     }
 
     void by_projection(int64_t i, int64_t block, float* logits, const Worker& w) {
@@ -233,29 +248,33 @@ private:
 
     void attend(int64_t i, int64_t block, float* logits, const Worker& w) {
         k.softmax(x.T, size(block), logits, ld, c.scale, nullptr, nullptr, true);
-        if (c.attention) save(c.attention, i, block, logits);
+        if (c.attention) save(c.attention, i, block, logits, c.C);
         pack_attention(gemm, logits, ld, size(block), x.T, w.attention);
     }
 
     float compare(int64_t j, const float* e) const {
         float product, square;
         k.dots(c.m, e, classes.rows() + j * c.m, &product, &square);
-        return c.similarity == Similarity::dot ? product : product * constants.as<float>()[j] / norm_of(square);
+        return c.similarity == Similarity::dot ? product : product * inverses.as<float>()[j] / norm_of(square);
     }
 
-    void save(void* to, int64_t i, int64_t block, const float* from) const {
-        k.transpose(x.T, size(block), from, ld, element(to, x.type, (i * c.C + begin(block)) * x.T), x.type, x.T);
+    // Into a tensor of `rows` rows an image.
+    void save(void* to, int64_t i, int64_t block, const float* from, int64_t rows) const {
+        k.transpose(x.T, size(block), from, ld, element(to, x.type, (i * rows + begin(block)) * x.T), x.type, x.T);
     }
 
     const Kernels& k;
     const Scores& c;
     const Regions& x;
     const Gemm& gemm;
+    const bool by_gram;
     Widened bias, classes;
     int64_t per_block = 0, blocks = 0, at_once = 0, images = 0, groups = 0, ld = 0, pooled_ld = 0, mapped_ld = 0;
-    int64_t worker_bytes = 0, at_product = 0, at_panel = 0, at_row = 0, at_attention = 0, at_values = 0, at_pooled = 0, at_mapped = 0;
-    Scratch memory, constants, prototypes, stored;
+    int64_t worker_bytes = 0, at_product = 0, at_panel = 0, at_row = 0, at_attention = 0, at_values = 0, at_pooled = 0, at_mapped = 0,
+            at_squares = 0;
+    Scratch memory, inverses, offsets, prototypes, stored;
     Packed weight;
+    std::optional<Grams> grams;
     std::vector<Packed> stacked;
 };
 

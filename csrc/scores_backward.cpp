@@ -1,8 +1,10 @@
 // attended_scores, backward. Each order makes dS, the gradient of the logits, as (classes, B * T) and the gradient of what
 // was pooled; dX, dH and dW are then large matrix products whose sums run in one fixed order.
 #include <cmath>
+#include <optional>
 
 #include "backward.hpp"
+#include "lengths_backward.hpp"
 #include "pooling.hpp"
 #include "products.hpp"
 
@@ -56,8 +58,11 @@ private:
         return line;
     }
 
-    // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u), where q_c falls out.
+    // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u), where q_c falls out. The cosine adds what
+    // goes through the lengths.
     void prototype() {
+        std::optional<LengthGradients> lengths;
+        if (c.similarity == Similarity::cosine) lengths.emplace(k, gemm, c, grad.rows(), classes.rows(), bias.rows());
         int64_t per_block = block_of_classes(2 * rows);
         // [dS; dU] of a block, (2 classes, B * T), and its product with X: [dH; dP]. One product for both: X is packed once.
         Scratch both(size_t(2 * per_block * rows) * 4), sums(size_t(2 * per_block * x.d) * 4);
@@ -67,7 +72,8 @@ private:
             int64_t n = std::min(per_block, c.C - from);
             Store store = from ? Store::add : Store::replace;
             float *logits = both.as<float>(), *values = logits + n * rows;
-            parallel(c.threads, n, [&](int64_t j, int worker) {
+            if (lengths) lengths->block(from, n, logits, values);
+            parallel(c.threads, lengths ? 0 : n, [&](int64_t j, int worker) {
                 float *a = lines.as<float>() + worker * (2 * x.T + 32), *u = a + x.T;
                 for (int64_t b = 0; b < x.B; b++) {
                     int64_t at = b * c.C + from + j, to = j * rows + b * x.T;
@@ -100,21 +106,32 @@ private:
                 product(gemm, c.threads, n, c.m, x.d, floats(dp, x.d), matrix(c.weight, x.d), d_classes.rows() + from * c.m,
                         c.m);
         }
-        through_offsets();
+        through_offsets(lengths ? lengths->of_products() : grad.rows());
+        if (!lengths) return;
+        if (c.d_classes) through_class_norms(true);
+        if (!c.d_regions && !c.d_weight && !c.d_bias) return;
+        Scratch dv(size_t(rows * c.m) * 4);
+        lengths->of_values(dv.as<float>());
+        from_decoded(dv.as<float>(), Store::add);
     }
 
-    // q = K b, dq = sum_b g (rows of A sum to 1): db = K^T dq, dK += dq b^T.
-    void through_offsets() {
-        std::vector<double> db(static_cast<size_t>(c.m));
-        for (int64_t j = 0; j < c.C; j++) {
-            double dq = 0;
-            for (int64_t b = 0; b < x.B; b++) dq += double(grad.rows()[b * c.C + j]);
-            const float* key = classes.rows() + j * c.m;
-            for (int64_t i = 0; i < c.m && c.d_bias; i++) db[size_t(i)] += dq * double(key[i]);
+    // dW, db (+)= and dX += of the gradient of V = X W^T + b.
+    void from_decoded(const float* dv, Store store) {
+        if (c.d_regions)
+            product(gemm, c.threads, rows, x.d, c.m, floats(dv, c.m), matrix(c.weight, x.d, true), d_regions.rows(), x.d, Store::add);
+        if (c.d_weight) product(k, gemm, c.threads, c.m, floats(dv, c.m, true), x, d_weight.rows(), x.d, store);
+        if (c.d_bias) sum_rows(dv, rows, d_bias.rows(), store);
+    }
+
+    // q = K b, dq = sum_b dn (rows of A sum to 1; n = s for the dot product): db = K^T dq, dK += dq b^T.
+    void through_offsets(const float* dn) {
+        std::vector<double> dq(static_cast<size_t>(c.C));
+        parallel(c.threads, c.C, [&](int64_t j, int) {
+            for (int64_t b = 0; b < x.B; b++) dq[size_t(j)] += double(dn[b * c.C + j]);
             for (int64_t i = 0; i < c.m && c.d_classes && c.bias; i++)
-                d_classes.rows()[j * c.m + i] += float(dq) * bias.rows()[i];
-        }
-        for (int64_t i = 0; i < c.m && c.d_bias; i++) d_bias.rows()[i] = float(db[size_t(i)]);
+                d_classes.rows()[j * c.m + i] += float(dq[size_t(j)]) * bias.rows()[i];
+        });
+        if (c.d_bias) sum_rows(classes.rows(), c.C, d_bias.rows(), Store::replace, dq.data());
     }
 
     // dX (+)= dS^T H
@@ -148,8 +165,8 @@ private:
         return 1.f / (norm < tiny ? tiny : norm);
     }
 
-    // Cosine: from the gradient of k / |k| to that of k, in place.
-    void through_class_norms() {
+    // Cosine: from the gradient of k / |k| to that of k, in place; `divided` by |k| where that has been done.
+    void through_class_norms(bool divided = false) {
         if (c.similarity == Similarity::dot) return;
         parallel(c.threads, c.C, [&](int64_t j, int) {
             const float* key = classes.rows() + j * c.m;
@@ -157,7 +174,7 @@ private:
             k.dots(c.m, d, key, &along, &unused);
             k.dots(c.m, key, key, &unused, &square);
             float inverse = inverse_norm(j), back = std::sqrt(square) < tiny ? 0.f : along * inverse * inverse;
-            for (int64_t i = 0; i < c.m; i++) d[i] = inverse * (d[i] - back * key[i]);
+            for (int64_t i = 0; i < c.m; i++) d[i] = (divided ? 1.f : inverse) * (d[i] - back * key[i]);
         });
     }
 
@@ -184,14 +201,14 @@ private:
                 char *left = base + at_left, *right = base + at_right;
                 k.convert(n * x.T, element(c.attention, type, (b * c.C + from) * x.T), type, a, DType::f32);
                 const float* vb = v.rows() + b * x.T * c.m;
-                small(n, c.m, x.T, floats(a, x.T), floats(vb, c.m, true), e, ldm, Store::replace, left, right);
+                small(gemm, n, c.m, x.T, floats(a, x.T), floats(vb, c.m, true), e, ldm, Store::replace, left, right);
                 for (int64_t j = 0; j < n; j++)
                     shares.as<float>()[b * n + j] =
                         compared(grad.rows()[b * c.C + from + j], e + j * ldm, from + j, de + j * ldm);
-                small(n, x.T, c.m, floats(de, ldm), floats(vb, c.m), da, x.T, Store::replace, left, right);
+                small(gemm, n, x.T, c.m, floats(de, ldm), floats(vb, c.m), da, x.T, Store::replace, left, right);
                 for (int64_t j = 0; j < n; j++)
                     k.softmax_grad(x.T, a + j * x.T, da + j * x.T, c.scale, logits.as<float>() + j * rows + b * x.T);
-                small(x.T, c.m, n, floats(a, x.T, true), floats(de, ldm, true), dv.as<float>() + b * x.T * c.m, c.m,
+                small(gemm, x.T, c.m, n, floats(a, x.T, true), floats(de, ldm, true), dv.as<float>() + b * x.T * c.m, c.m,
                       from ? Store::add : Store::replace, left, right);
             });
             if (c.d_regions) from_logits(logits.as<float>(), from, n, from ? Store::add : Store::replace);
@@ -199,11 +216,7 @@ private:
                 product(k, gemm, c.threads, n, floats(logits.as<float>(), rows), x, d_queries.rows() + from * x.d, x.d);
             if (c.d_classes) sum_pooled(from, n, shares.as<float>(), v.rows(), memory, layout.size(), at_e, at_a, at_left, at_right);
         }
-        if (c.d_regions)
-            product(gemm, c.threads, rows, x.d, c.m, floats(dv.as<float>(), c.m), matrix(c.weight, x.d, true), d_regions.rows(),
-                    x.d, Store::add);
-        if (c.d_weight) product(k, gemm, c.threads, c.m, floats(dv.as<float>(), c.m, true), x, d_weight.rows(), x.d);
-        if (c.d_bias) sum_rows(dv.as<float>(), rows, d_bias.rows());
+        from_decoded(dv.as<float>(), Store::replace);
         if (c.d_classes) through_class_norms();
     }
 
@@ -221,7 +234,7 @@ private:
             std::memset(d, 0, size_t(count * c.m) * 4);
             for (int64_t b = 0; b < x.B; b++) {
                 k.convert(count * x.T, element(c.attention, type, (b * c.C + from + first) * x.T), type, a, DType::f32);
-                small(count, c.m, x.T, floats(a, x.T), floats(v + b * x.T * c.m, c.m, true), e, ldm, Store::replace, base + at_left,
+                small(gemm, count, c.m, x.T, floats(a, x.T), floats(v + b * x.T * c.m, c.m, true), e, ldm, Store::replace, base + at_left,
                       base + at_right);
                 for (int64_t j = 0; j < count; j++) {
                     float share = shares[b * n + first + j];
@@ -231,21 +244,17 @@ private:
         });
     }
 
-    // C (m, n) = A B, small enough for one thread's caches: all steps at once.
-    void small(int64_t m, int64_t n, int64_t steps, const View& a, const View& b, float* to, int64_t ld, Store store, char* left,
-               char* right) const {
-        for (int64_t r = 0; r < m; r += gemm.mr)
-            pack_rows(gemm, left + r / gemm.mr * gemm.panel_a(steps), a, r, 0, int(std::min<int64_t>(gemm.mr, m - r)), steps);
-        pack_values(gemm, b, 0, n, steps, right);
-        gemm.multiply(steps, left, right, m, n, to, ld, store, chain_of(steps), nullptr);
-    }
-
-    // A long sum of few numbers: in double, which costs nothing here.
-    void sum_rows(const float* from, int64_t count, float* to) const {
-        std::vector<double> sums(static_cast<size_t>(c.m));
-        for (int64_t r = 0; r < count; r++)
-            for (int64_t i = 0; i < c.m; i++) sums[size_t(i)] += double(from[r * c.m + i]);
-        for (int64_t i = 0; i < c.m; i++) to[i] = float(sums[size_t(i)]);
+    // The sum of `count` rows of m numbers, each as often as `weights` says: long sums of few numbers, so in double, which costs
+    // little.
+    void sum_rows(const float* from, int64_t count, float* to, Store store = Store::replace, const double* weights = nullptr) const {
+        constexpr int64_t columns = 64;
+        parallel(c.threads, ceil_div(c.m, columns), [&](int64_t part, int) {
+            const int64_t first = part * columns, n = std::min(columns, c.m - first);
+            double sums[columns] = {};
+            for (int64_t r = 0; r < count; r++)
+                for (int64_t i = 0; i < n; i++) sums[i] += double(from[r * c.m + first + i]) * (weights ? weights[r] : 1.);
+            for (int64_t i = 0; i < n; i++) to[first + i] = float(sums[i] + (store == Store::add ? double(to[first + i]) : 0.));
+        });
     }
 
     // e = W x~ + b: dX~ = dE W, and on as the backward pass of dense_attention.

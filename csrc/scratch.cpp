@@ -68,7 +68,8 @@ Scratch::Scratch(size_t bytes) : size_((bytes + 63) / 64 * 64) {
             return;
         }
     }
-    data_ = std::aligned_alloc(size_ >= huge ? huge : 64, size_);
+    // Under a sanitizer nothing is kept or rounded up, so a large block need not be a multiple of a huge page.
+    data_ = std::aligned_alloc(keep_limit && size_ >= huge ? huge : 64, size_);
     if (!data_) throw std::bad_alloc();
     if (size_ >= huge) advise_huge(data_, size_);
 }

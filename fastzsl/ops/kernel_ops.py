@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastzsl.ops.dispatch import kernel_module
+from fastzsl.ops.saved import values_shape
 
 
 @torch.library.custom_op("fastzsl::dense_attention", mutates_args=())
@@ -65,7 +66,8 @@ def scores_forward(
 ) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
     """(scores (B, C), attention (B, C, T), values); the last two empty unless `save`.
 
-    `values` is U (B, C, T) in order "prototype", V (B, T, m) in "project", X~ (B, C, d) in "attend".
+    `values` is V (B, T, m) in order "project", X~ (B, C, d) in "attend" and U (B, C, T) in "prototype", without
+    what the bias adds to it. For the cosine "prototype" has (B, C + m + T, T): U, below it V^T and V V^T.
     """
     return kernel_module(backend).scores_forward(
         regions, queries, decoder_weight, decoder_bias, class_embeddings, similarity, scale, order, save
@@ -78,7 +80,7 @@ def _(  # type: ignore[no-untyped-def]
 ):
     B, T, d = regions.shape
     C, m = class_embeddings.shape
-    values = {"prototype": (B, C, T), "project": (B, T, m), "attend": (B, C, d)}[order]
+    values = values_shape(B, T, C, d, m, similarity, order)
     return (
         regions.new_empty(B, C),
         regions.new_empty((B, C, T) if save else (0,)),

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from fastzsl.ops.dispatch import Call
+from fastzsl.ops.saved import values_shape
 
 ORDERS: dict[str, tuple[str, ...]] = {
     "dot": ("prototype", "project", "attend"),
-    "cosine": ("project", "attend"),
+    "cosine": ("prototype", "project", "attend"),
 }
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -153,8 +154,7 @@ def scores_forward(
     (B, T, d), (C, m) = regions.shape, class_embeddings.shape
     scores = regions.new_empty(B, C)
     attention = regions.new_empty((B, C, T) if save else (0,))
-    shape = {"prototype": (B, C, T), "project": (B, T, m), "attend": (B, C, d)}[order] if save else (0,)
-    values = regions.new_empty(shape)
+    values = regions.new_empty(values_shape(B, T, C, d, m, similarity, order) if save else (0,))
     _module().scores(
         _describe(regions), queries.data_ptr(), decoder_weight.data_ptr(), _address(bias),
         class_embeddings.data_ptr(), C, m, scale, _SIMILARITY[similarity], _ORDER[order],

@@ -60,4 +60,8 @@ def plan_scores(
     """
     costs = score_costs(B, T, C, d, m, similarity)
     considered = {order: costs[order] for order in orders}
-    return Plan(min(considered, key=considered.__getitem__), considered)
+    cheapest = orders[0]
+    for order in orders[1:]:  # not min(): torch.compile cannot trace its key where a shape is dynamic
+        if considered[order] < considered[cheapest]:
+            cheapest = order
+    return Plan(cheapest, considered)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from native_inputs import make
+from native_inputs import error, make
 
 from fastzsl.ops import attended_scores, dense_attention, native, reference
 
@@ -68,18 +68,26 @@ def test_non_finite_inputs_come_out_as_in_eager(isa: str, value: float, similari
     assert torch.equal(attended.isfinite(), eager_attended.isfinite())
 
 
-def test_zero_length_embeddings_are_clamped_as_in_normalize(isa: str, seed: int) -> None:
-    inputs = make(2, 9, 6, 24, 10, bias=False)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
+def test_zero_length_embeddings_are_clamped_as_in_normalize(isa: str, dtype: torch.dtype, seed: int) -> None:
+    inputs = make(2, 9, 6, 24, 10, bias=False, dtype=dtype)
     with torch.no_grad():
         inputs.classes[2] = 0
         inputs.regions[1] = 0
-    got = attended_scores(*inputs, similarity="cosine", backend="native")
     want = reference.attended_scores(*inputs, similarity="cosine")
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-    grads = torch.autograd.grad(got.sum(), [inputs.queries, inputs.weight])
-    truth = torch.autograd.grad(want.sum(), [inputs.queries, inputs.weight])
-    for a, b in zip(grads, truth):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    truth = torch.autograd.grad(want.sum(), inputs.present())
+    relative, absolute = (1e-3, 1e-4) if dtype == torch.float32 else (5e-2, 5e-2)
+    for order in native.ORDERS["cosine"]:
+        with torch.no_grad():
+            got = native.scores_forward(*inputs, "cosine", 1.0, order, True)
+            grads = native.scores_backward(
+                torch.ones(2, 6, dtype=dtype), *inputs, *got, "cosine", 1.0, order, [True] * 5
+            )
+        torch.testing.assert_close(got[0], want, rtol=relative, atol=absolute)
+        for a, b in zip([g for g, t in zip(grads, inputs) if t is not None], truth):
+            clamped = b.abs() > 1e6  # 1e12 times what it would be with a length
+            assert not clamped.any() or error(a[clamped], b[clamped]) < relative
+            torch.testing.assert_close(a[~clamped], b[~clamped], rtol=relative, atol=absolute)
 
 
 def test_empty_batch_and_no_classes() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native_inputs import error, make
+from native_inputs import cancellation, error, make
 
 from fastzsl import _native
 from fastzsl.ops import attended_scores, dense_attention, native, reference
+from fastzsl.ops.saved import values_shape
 
 numbers = st.integers(1, 70)
 
@@ -43,7 +46,9 @@ def test_any_shape(
         exact = inputs.double()
         for order in native.ORDERS[similarity]:
             got, _, _ = native.scores_forward(*inputs, similarity, 1.0, order, False)
-            assert error(got, reference.attended_scores(*exact, similarity=similarity)) < 2e-5
+            by_gram = similarity == "cosine" and order == "prototype"
+            allowed = 2e-5 + (3e-7 * cancellation(inputs) if by_gram else 0)
+            assert error(got, reference.attended_scores(*exact, similarity=similarity)) < allowed
         got, _ = native.attention_forward(*inputs[:2], 1.0, False)
         assert error(got, reference.dense_attention(*exact[:2])) < 1e-5
     finally:
@@ -105,7 +110,17 @@ def test_nothing_is_written_around_the_outputs(isa: str, dtype: torch.dtype, see
 
         x = native._describe(inputs[0])
         addresses = [t.data_ptr() for t in inputs[1:]]
-        for similarity, order, values in [(0, 2, B * C * T), (1, 1, B * T * m), (1, 0, B * C * d)]:
+        orders = [
+            (
+                native._SIMILARITY[similarity],
+                native._ORDER[order],
+                values_shape(B, T, C, d, m, similarity, order),
+            )
+            for similarity, names in native.ORDERS.items()
+            for order in names
+        ]
+        for similarity, order, shape in orders:
+            values = math.prod(shape)
             scores, attention, saved = output(B * C), output(B * C * T), output(values)
             _native.scores(x, *addresses, C, m, 1.0, similarity, order, scores, attention, saved, 2)
             grad = torch.randn(B, C).to(dtype)

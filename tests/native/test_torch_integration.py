@@ -7,12 +7,13 @@ import torch
 from native_inputs import make
 from torch import Tensor
 
-from fastzsl.ops import attended_scores, dense_attention, kernel_ops, native
+from fastzsl.ops import attended_scores, dense_attention, kernel_ops, native, plan_scores
 from fastzsl.ops.dispatch import Call
 
 
 @pytest.mark.parametrize(
-    ("similarity", "order"), [("dot", "prototype"), ("cosine", "project"), ("dot", "attend")]
+    ("similarity", "order"),
+    [("dot", "prototype"), ("cosine", "prototype"), ("cosine", "project"), ("dot", "attend")],
 )
 def test_opcheck_scores(similarity: str, order: str, seed: int) -> None:
     inputs = [t.detach() for t in make(2, 9, 12, 20, 7, t_contiguous=True)]
@@ -34,17 +35,39 @@ def test_opcheck_attention(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_equals_eager_mode(seed: int) -> None:
-    inputs = make(2, 9, 12, 20, 7)
+@pytest.mark.parametrize(
+    ("similarity", "m", "order"),
+    [("dot", 70, "prototype"), ("cosine", 7, "project"), ("cosine", 70, "prototype")],
+)
+def test_compiled_equals_eager_mode(similarity: str, m: int, order: str, seed: int) -> None:
+    inputs = make(6, 9, 120, 20, m)
+    assert plan_scores(6, 9, 120, 20, m, similarity, native.ORDERS[similarity]).order == order
 
     def step(*tensors: Tensor) -> Tensor:
-        return attended_scores(*tensors, similarity="dot", backend="native").sin().sum()
+        return attended_scores(*tensors, similarity=similarity, backend="native").sin().sum()
 
     compiled = torch.compile(step, fullgraph=True)
     got = torch.autograd.grad(compiled(*inputs), inputs.present())
     want = torch.autograd.grad(step(*inputs), inputs.present())
     for a, b in zip(got, want):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.slow
+def test_compiled_once_for_batches_of_any_size(seed: int) -> None:
+    """The planner can be traced where B is a symbol, and its choice is made again where another one is cheaper."""
+
+    def scores(*tensors: Tensor) -> Tensor:
+        return attended_scores(*tensors, backend="native")
+
+    compiled = torch.compile(scores, fullgraph=True)  # from the second size on B is a symbol
+    orders = set()
+    for B in (6, 5, 4, 1):
+        inputs = make(B, 9, 120, 20, 70)
+        orders.add(plan_scores(B, 9, 120, 20, 70, "cosine", native.ORDERS["cosine"]).order)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(*inputs), scores(*inputs))
+    assert len(orders) > 1
 
 
 def test_export_makes_one_node(seed: int) -> None:
