@@ -35,8 +35,8 @@ private:
 };
 
 // C (m, n) = A B, small enough for one thread's caches: all steps at once. `left` and `right` take both packed.
-inline void small(const Gemm& gemm, int64_t m, int64_t n, int64_t steps, const View& a, const View& b, float* to, int64_t ld, Store store,
-                  char* left, char* right) {
+inline void small(const Gemm& gemm, int64_t m, int64_t n, int64_t steps, const View& a, const View& b, float* to, int64_t ld,
+                  Store store, char* left, char* right) {
     for (int64_t r = 0; r < m; r += gemm.mr)
         pack_rows(gemm, left + r / gemm.mr * gemm.panel_a(steps), a, r, 0, int(std::min<int64_t>(gemm.mr, m - r)), steps);
     pack_values(gemm, b, 0, n, steps, right);

@@ -312,17 +312,18 @@ void pooled_grad(int64_t t, const float* a, const float* u, float g, float scale
     softmax_grad(t, a, d_logits, scale, d_logits);
 }
 
-template <typename Out, typename Convert>
-inline void transpose_to(int64_t rows, int64_t cols, const float* src, int64_t ss, Out* dst, int64_t ds, Convert convert) {
-    for (int64_t j0 = 0; j0 < cols; j0 += 16) {
-        int64_t end = j0 + 16 < cols ? j0 + 16 : cols;
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t j = j0; j < end; j++) dst[j * ds + i] = convert(src[i * ss + j]);
-    }
+#ifdef __AVX512F__
+inline void put_some(float* to, __mmask16 keep, __m512 x) { _mm512_mask_storeu_ps(to, keep, x); }
+inline void put_some(uint16_t* to, __mmask16 keep, __m512 x) {  // as `narrow`
+    const __m512i bits = _mm512_castps_si512(x), upper = _mm512_srli_epi32(bits, 16);
+    const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff)), 16);
+    rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), upper, _mm512_set1_epi32(0x40));
+    _mm256_mask_storeu_epi16(to, keep, _mm512_cvtepi32_epi16(rounded));
 }
 
-#ifdef __AVX512F__
-void transpose_floats(int64_t rows, int64_t cols, const float* src, int64_t ss, float* dst, int64_t ds) {
+template <typename Out>
+void transpose_to(int64_t rows, int64_t cols, const float* src, int64_t ss, Out* dst, int64_t ds) {
     for (int64_t j = 0; j < cols; j += 16) {
         int width = cols - j < 16 ? int(cols - j) : 16;
         for (int64_t i = 0; i < rows; i += 16) {
@@ -335,21 +336,29 @@ void transpose_floats(int64_t rows, int64_t cols, const float* src, int64_t ss, 
             transpose16(r);
 #pragma GCC unroll 16
             for (int q = 0; q < 16; q++)
-                if (q < width) _mm512_mask_storeu_ps(dst + (j + q) * ds + i, down, r[q]);
+                if (q < width) put_some(dst + (j + q) * ds + i, down, r[q]);
         }
     }
 }
 #else
-void transpose_floats(int64_t rows, int64_t cols, const float* src, int64_t ss, float* dst, int64_t ds) {
-    transpose_to(rows, cols, src, ss, dst, ds, [](float x) { return x; });
+inline void put_one(float* to, float x) { *to = x; }
+inline void put_one(uint16_t* to, float x) { *to = narrow(x); }
+
+template <typename Out>
+void transpose_to(int64_t rows, int64_t cols, const float* src, int64_t ss, Out* dst, int64_t ds) {
+    for (int64_t j0 = 0; j0 < cols; j0 += 16) {
+        int64_t end = j0 + 16 < cols ? j0 + 16 : cols;
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = j0; j < end; j++) put_one(dst + j * ds + i, src[i * ss + j]);
+    }
 }
 #endif
 
 void transpose(int64_t rows, int64_t cols, const float* src, int64_t ss, void* dst, DType type, int64_t ds) {
     if (type == DType::f32)
-        transpose_floats(rows, cols, src, ss, static_cast<float*>(dst), ds);
+        transpose_to(rows, cols, src, ss, static_cast<float*>(dst), ds);
     else
-        transpose_to(rows, cols, src, ss, static_cast<uint16_t*>(dst), ds, narrow);
+        transpose_to(rows, cols, src, ss, static_cast<uint16_t*>(dst), ds);
 }
 
 void convert(int64_t n, const void* src, DType from, void* dst, DType to) {

@@ -16,7 +16,8 @@ public:
                     const float* bias)
         : k(kernels), gemm(gemm), c(call), x(call.regions), type(x.type), saved{c.C, c.m, x.T}, grad(grad),
           for_logits(c.d_regions || c.d_queries), for_prototypes(c.d_regions || c.d_weight || c.d_classes),
-          for_values(c.d_regions || c.d_weight || c.d_bias), chunk(std::min(c.C, std::clamp<int64_t>(chunk_floats / x.T / 32 * 32, 32, most_classes))),
+          for_values(c.d_regions || c.d_weight || c.d_bias),
+          chunk(std::min(c.C, std::clamp<int64_t>(chunk_floats / x.T / 32 * 32, 32, most_classes))),
           columns(pooled_columns(gemm, x.T, c.m)), inverses(size_t(c.C) * 4), offsets(size_t(c.C) * 4), shared(size_t(x.B * c.C) * 4),
           sums(for_values ? size_t(x.B * x.T * x.T) * 4 : 0) {
         parallel(c.threads, c.C, [&](int64_t j, int) {
@@ -31,7 +32,8 @@ public:
         at_u = layout.floats(chunk * x.T);
         at_mixed = layout.floats(chunk * x.T);
         at_gram = layout.bytes(packed_values_bytes(gemm, x.T, x.T) + 1024);
-        at_left = layout.bytes(std::max(packed_attention_bytes(gemm, chunk, x.T), packed_attention_bytes(gemm, x.T, std::max(chunk, x.T))) + 1024);
+        at_left = layout.bytes(std::max(packed_attention_bytes(gemm, chunk, x.T),
+                                        packed_attention_bytes(gemm, x.T, std::max(chunk, x.T))) + 1024);
         at_right = layout.bytes(std::max(packed_values_bytes(gemm, x.T, chunk), packed_values_bytes(gemm, columns, x.T)) + 1024);
         memory = Scratch(size_t(layout.size() * c.threads));
     }
