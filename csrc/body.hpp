@@ -35,12 +35,15 @@ inline vf splat(float x) {
 }
 inline vf larger(vf a, vf b) { return a > b ? a : b; }
 inline float add_lanes(vf v) {
-    float parts[W], sum = 0;
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps(v);
+#else
+    float parts[W];
     __builtin_memcpy(parts, &v, sizeof v);
     for (int half = W / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) parts[i] += parts[i + half];
-    sum = parts[0];
-    return sum;
+    return parts[0];
+#endif
 }
 
 inline float widen(uint16_t h) {

@@ -5,13 +5,14 @@ namespace fastzsl {
 namespace {
 
 constexpr int64_t steps_packed = 32;
+constexpr int64_t few_sums = 64 << 10, part_steps = 512;
 constexpr int64_t rows_at_once = 392;  // with the steps: the part of A that stays in the second cache
 
 // `pack_b(panel, lane, step, lanes, steps)` packs one panel of B. Each task owns some columns of C and walks the steps in order:
 // the order of every sum is the same for any number of threads.
 template <typename PackB>
 void run(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const View& a, const PackB& pack_b, float* c,
-         int64_t ldc, Store store) {
+         int64_t ldc, Store store, int64_t chain) {
     if (m == 0 || n == 0) return;
     if (k == 0) {
         if (store != Store::add)
@@ -48,8 +49,42 @@ void run(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const V
             for (int64_t r = 0; r < rows; r += high)
                 gemm.multiply(steps, packed.at(size_t(start(block) + r * gemm.panel_a(steps))), panel,
                               std::min(m - r * gemm.mr, high * gemm.mr), count, c + r * gemm.mr * ldc + first, ldc,
-                              block ? Store::add : store, chain_of(k), nullptr);
+                              block ? Store::add : store, chain, nullptr);
         }
+    });
+}
+
+auto packed_from(const Gemm& gemm, const View& b) {
+    return [&](void* panel, int64_t lane, int64_t step, int lanes, int64_t steps) {
+        gemm.pack_b(panel, 0, b.at(lane, step), b.type, b.lane_stride, b.step_stride, lanes, steps);
+    };
+}
+
+// Few sums of many steps: a task makes them over some of the steps, so that no thread reads what another has packed. How the
+// steps are cut does not depend on the number of threads, and the parts are added in order. Threads to spare share the columns.
+void in_parts(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const View& a, const View& b, float* c, int64_t ldc,
+              Store store) {
+    const int64_t parts = ceil_div(k, part_steps), ld = row_stride(n);
+    const int64_t groups = std::clamp<int64_t>(threads / parts, 1, ceil_div(n, gemm.nr));
+    const int64_t width = round_up(ceil_div(n, groups), gemm.nr);
+    Scratch sums(size_t(parts * m * ld) * 4);
+    parallel(threads, parts * groups, [&](int64_t task, int) {
+        const int64_t part = task % parts, first = part * part_steps, steps = std::min(part_steps, k - first);
+        const int64_t column = task / parts * width, count = std::clamp<int64_t>(n - column, 0, width);
+        const View rows{a.at(0, first), a.type, a.lane_stride, a.step_stride};
+        const View columns{b.at(column, first), b.type, b.lane_stride, b.step_stride};
+        run(gemm, 1, m, count, steps, rows, packed_from(gemm, columns), sums.as<float>() + part * m * ld + column, ld,
+            Store::replace, chain_of(k));
+    });
+    parallel(threads, ceil_div(m, 16), [&](int64_t task, int) {
+        for (int64_t i = task * 16; i < std::min(m, (task + 1) * 16); i++)
+            for (int64_t part = 0; part < parts; part++) {
+                const float* from = sums.as<float>() + (part * m + i) * ld;
+                if (!part && store != Store::add)
+                    std::memcpy(c + i * ldc, from, size_t(n) * sizeof(float));
+                else
+                    for (int64_t j = 0; j < n; j++) c[i * ldc + j] += from[j];
+            }
     });
 }
 
@@ -57,10 +92,11 @@ void run(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const V
 
 void product(const Gemm& gemm, int threads, int64_t m, int64_t n, int64_t k, const View& a, const View& b, float* c, int64_t ldc,
              Store store) {
-    auto pack = [&](void* panel, int64_t lane, int64_t step, int lanes, int64_t steps) {
-        gemm.pack_b(panel, 0, b.at(lane, step), b.type, b.lane_stride, b.step_stride, lanes, steps);
-    };
-    run(gemm, threads, m, n, k, a, pack, c, ldc, store);
+    if (m * n <= few_sums && k >= 2 * part_steps) {
+        in_parts(gemm, threads, m, n, k, a, b, c, ldc, store);
+        return;
+    }
+    run(gemm, threads, m, n, k, a, packed_from(gemm, b), c, ldc, store, chain_of(k));
 }
 
 void product(const Kernels& kernels, const Gemm& gemm, int threads, int64_t m, const View& a, const Regions& x, float* c,
@@ -79,7 +115,7 @@ void product(const Kernels& kernels, const Gemm& gemm, int threads, int64_t m, c
         }
         gemm.pack_b(panel, 0, rows, DType::f32, 1, 32, lanes, steps);
     };
-    run(gemm, threads, m, x.d, x.B * x.T, a, pack, c, ldc, store);
+    run(gemm, threads, m, x.d, x.B * x.T, a, pack, c, ldc, store, chain_of(x.B * x.T));
 }
 
 }  // namespace fastzsl
