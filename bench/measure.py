@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -49,19 +50,19 @@ def interleaved(
     seconds: float,
     rounds: int = 100,
 ) -> tuple[dict[str, float], float]:
-    """(median seconds of each contestant, median peak). All run once in each round, each time from another start, so
-    that whatever slows the machine for a while slows all of them.
+    """(median seconds of each contestant, median peak). All run once in each round, so that whatever slows the machine
+    for a while slows all of them; each round in an order of its own, so that nobody always follows the same neighbour
+    and finds what that one left in the caches.
     """
-    names = list(runs)
-    times: dict[str, list[float]] = {name: [] for name in names}
+    shuffled = random.Random(0)
+    times: dict[str, list[float]] = {name: [] for name in runs}
     peaks: list[float] = []
     begin = time.perf_counter()
     for r in range(rounds):
         if r >= 5 and time.perf_counter() - begin > seconds:
             break
         peaks.append(peak(dtype, clock, 0.01))
-        for i in range(len(names)):
-            name = names[(i + r) % len(names)]
+        for name in shuffled.sample(list(runs), len(runs)):
             start = clock()
             runs[name]()
             times[name].append(clock() - start)

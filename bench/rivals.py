@@ -70,8 +70,9 @@ NAIVE = ("einsum", "matmul + bmm", "SDPA")
 def scores_rivals(similarity: str) -> dict[str, Function]:
     attends = dict(zip(NAIVE, (attend_einsum, attend_matmul, attend_sdpa)))
     plain = {name: scores_by(f, similarity) for name, f in attends.items()}
-    orders = ("project", "prototype") if similarity == "dot" else ("project",)
-    plain |= {f"rewritten, {order}": scores_rewritten(order, similarity) for order in orders}
+    plain |= {
+        f"rewritten, {order}": scores_rewritten(order, similarity) for order in ("project", "prototype")
+    }
     return plain | {f"{name}, compiled": _compiled(f) for name, f in plain.items()}
 
 
