@@ -21,7 +21,7 @@ def check_attention(regions: Tensor, queries: Tensor, scale: float) -> None:
         raise ValueError("regions has d=0; wanted features of at least one number")
     if queries.shape[1] != regions.shape[2]:
         raise ValueError(f"queries has d={queries.shape[1]} but regions has d={regions.shape[2]}")
-    if not math.isfinite(scale):
+    if not _finite(scale):
         raise ValueError(f"scale is {scale}; wanted a finite number")
 
 
@@ -91,8 +91,13 @@ def _fit(
         and decoder_weight.shape == (m, d)
         and (decoder_bias is None or decoder_bias.shape == (m,))
         and similarity in SIMILARITIES
-        and math.isfinite(scale)
+        and _finite(scale)
     )
+
+
+def _finite(number: float) -> bool:
+    # Not math.isfinite: torch.compile cannot trace it where the number varies.
+    return -math.inf < number < math.inf
 
 
 def _check_tensors(**tensors: Tensor) -> None:

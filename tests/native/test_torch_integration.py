@@ -70,6 +70,22 @@ def test_compiled_once_for_batches_of_any_size(seed: int) -> None:
     assert len(orders) > 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "native"])
+def test_compiled_for_scales_that_vary(backend: str, seed: int) -> None:
+    """A scale that is learnt or scheduled is a symbol from its second value on."""
+    inputs = make(3, 9, 12, 20, 7)
+
+    def both(scale: float) -> tuple[Tensor, Tensor]:
+        scores = attended_scores(*inputs, scale=scale, backend=backend)
+        return scores, dense_attention(*inputs[:2], scale=scale, backend=backend)
+
+    compiled = torch.compile(both, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for scale in (0.5, 0.7, 2.0):
+            torch.testing.assert_close(compiled(scale), both(scale))
+
+
 def test_export_makes_one_node(seed: int) -> None:
     inputs = tuple(t.detach() for t in make(2, 9, 12, 20, 7))
 
