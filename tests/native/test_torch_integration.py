@@ -134,7 +134,7 @@ def test_training_ends_as_eager_does(seed: int) -> None:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
         return losses, [p.detach() for p in parameters], start
 
     losses, weights, start = train("native")
