@@ -74,8 +74,9 @@ private:
 
     void some(int64_t image, int64_t first, int64_t count, float* d_logits, float* d_values, char* base) const {
         auto floats = [&](int64_t at) { return reinterpret_cast<float*>(base + at); };
-        const float* a = widened(element(c.attention, type, (image * c.C + first) * x.T), count, floats(at_a));
-        const float* u = widened(element(c.values, type, (image * saved.all() + first) * x.T), count, floats(at_u));
+        const int64_t numbers = count * x.T;
+        const float* a = widened(k, element(c.attention, type, (image * c.C + first) * x.T), type, numbers, floats(at_a));
+        const float* u = widened(k, element(c.values, type, (image * saved.all() + first) * x.T), type, numbers, floats(at_u));
         float* mixed = floats(at_mixed);  // A G, then dA, then w A
         for (int64_t r = 0; r < count; r += gemm.mr)
             pack_rows(gemm, base + at_left + r / gemm.mr * gemm.panel_a(x.T), View{a, DType::f32, x.T, 1}, r, 0,
@@ -107,13 +108,6 @@ private:
         for (int64_t t = 0; t < x.T && for_logits; t++) mixed[t] = dn * u[t] + w * mixed[t];
         for (int64_t t = 0; t < x.T && for_prototypes; t++) d_values[t] = dn * a[t];
         return w;
-    }
-
-    // Rows of T numbers as float32, where they lie if they are that.
-    const float* widened(const void* from, int64_t count, float* to) const {
-        if (type == DType::f32) return static_cast<const float*>(from);
-        k.convert(count * x.T, from, type, to, DType::f32);
-        return to;
     }
 
     const Kernels& k;

@@ -50,12 +50,9 @@ private:
         return ceil_div(c.C, ceil_div(c.C, most));
     }
 
-    // T numbers of a saved (B, C, T) tensor as float32, where they lie if they are that.
+    // T numbers of a saved (B, C, T) tensor as float32.
     const float* row(const void* saved, int64_t index, float* line) const {
-        const void* at = element(saved, type, index * x.T);
-        if (type == DType::f32) return static_cast<const float*>(at);
-        k.convert(x.T, at, type, line, DType::f32);
-        return line;
+        return widened(k, element(saved, type, index * x.T), type, x.T, line);
     }
 
     // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u), where q_c falls out. The cosine adds what

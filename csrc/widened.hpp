@@ -20,6 +20,13 @@ private:
     Scratch memory_;
 };
 
+// The same in `room` (n numbers) that the caller has.
+inline const float* widened(const Kernels& kernels, const void* data, DType type, int64_t n, float* room) {
+    if (type == DType::f32) return static_cast<const float*>(data);
+    kernels.convert(n, data, type, room, DType::f32);
+    return room;
+}
+
 inline const void* element(const void* data, DType type, int64_t index) {
     return static_cast<const char*>(data) + index * size_of(type);
 }
