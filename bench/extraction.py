@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastzsl.backbones import Backbone, load_backbone
-from fastzsl.data.folder import read_picture
-from fastzsl.data.throughput import in_batches
-from fastzsl.predictor import list_pictures
+from fastzsl.data.formats.folder import read_picture
+from fastzsl.features.backbones import Backbone, load_backbone
+from fastzsl.features.throughput import in_batches
+from fastzsl.prediction.recogniser import list_pictures
 
 LARGEST_ERROR = 0.2
 

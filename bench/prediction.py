@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import fastzsl
-from fastzsl.predictor import Predictor, list_pictures
+from fastzsl.prediction.recogniser import Predictor, list_pictures
 
 BATCH = 4
 

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastzsl.data.feature_writer import FeatureWriter
-from fastzsl.data.features import FileRegions
-from fastzsl.data.hdf5 import read_hdf5
-from fastzsl.data.prefetch import prefetch
+from fastzsl.features.prefetch import prefetch
+from fastzsl.features.store import FileRegions
+from fastzsl.features.writer import FeatureWriter
+from fastzsl.files.hdf5 import read_hdf5
 
 
 def make(path: Path, shape: tuple[int, int, int, int]) -> None:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from fastzsl import distributed, ops
-from fastzsl.model import SemanticEncoder
+from fastzsl.methods.attended import SemanticEncoder
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 __path__ = extend_path(__path__, __name__)
 
 from fastzsl import losses, ops
-from fastzsl.model import AttendedAutoencoder, FusedDenseAttention
+from fastzsl.methods.attended import AttendedAutoencoder, FusedDenseAttention
 
 if TYPE_CHECKING:
-    from fastzsl.predictor import load
+    from fastzsl.prediction.recogniser import load
 
 __version__ = "0.1.0"
 __all__ = ["AttendedAutoencoder", "FusedDenseAttention", "__version__", "load", "losses", "ops"]
@@ -26,7 +26,7 @@ __all__ = ["AttendedAutoencoder", "FusedDenseAttention", "__version__", "load", 
 def __getattr__(name: str) -> Any:
     # Prediction needs the training packages, which take seconds to import; the ops do without them.
     if name == "load":
-        from fastzsl.predictor import load
+        from fastzsl.prediction.recogniser import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

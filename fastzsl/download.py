@@ -10,10 +10,10 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from fastzsl.cli import parse
-from fastzsl.data.fetch import Digest, download
-from fastzsl.data.unpack import unpack
-from fastzsl.errors import exits_with_message
+from fastzsl.command.exits import exits_with_message
+from fastzsl.command.parsing import parse
+from fastzsl.data.download.fetch import Digest, download
+from fastzsl.data.download.unpack import unpack
 
 DESCRIPTION = """Download a benchmark from its official address, unpack it safely, and say how to use it.
 

@@ -10,15 +10,16 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fastzsl.cli import parse, progress_bars
-from fastzsl.errors import UserError, exits_with_message
+from fastzsl.command.exits import exits_with_message
+from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.errors import UserError
 from fastzsl.protocol.metrics import evaluate
 from fastzsl.protocol.scoring import localisation, test_scores
-from fastzsl.report.table import print_results
+from fastzsl.report.results import print_results
 from fastzsl.training.config import load_config
+from fastzsl.training.inputs import feature_dim, prepare
 from fastzsl.training.launch import open_fabric
 from fastzsl.training.loop import build_model
-from fastzsl.training.prepare import feature_dim, prepare
 from fastzsl.training.run import RunFolder
 
 

@@ -11,14 +11,15 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from fastzsl.backbones import load_backbone
-from fastzsl.cli import parse, progress_bars
-from fastzsl.data.feature_writer import partial_path
-from fastzsl.data.hdf5_dataset import dataset_arrays
-from fastzsl.data.prepare import Sources, find_dataset
-from fastzsl.data.sharded_extraction import extract_share
-from fastzsl.data.xlsa17 import KNOWN, original_attributes
-from fastzsl.errors import UserError, exits_with_message
+from fastzsl.command.exits import exits_with_message
+from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.data.find import Sources, find_dataset
+from fastzsl.data.formats.hdf5 import dataset_arrays
+from fastzsl.data.formats.xlsa17 import KNOWN, original_attributes
+from fastzsl.errors import UserError
+from fastzsl.features.backbones import load_backbone
+from fastzsl.features.sharded_extraction import extract_share
+from fastzsl.features.writer import partial_path
 
 DESCRIPTION = """Extract feature maps once, for training and for other programs.
 

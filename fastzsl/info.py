@@ -13,9 +13,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fastzsl.cli import parse
-from fastzsl.data.extraction import cache_folder
-from fastzsl.errors import exits_with_message
+from fastzsl.command.exits import exits_with_message
+from fastzsl.command.parsing import parse
+from fastzsl.features.extraction import cache_folder
 from fastzsl.ops import backends
 
 COSTS = {
@@ -85,7 +85,7 @@ def _isa() -> str:
 def main(arguments: list[str] | None = None) -> None:
     settings = parse(Settings, arguments, "python -m fastzsl.info", "What this installation has and lacks.")
     if settings.backbones:
-        from fastzsl.backbones import available_backbones
+        from fastzsl.features.backbones import available_backbones
 
         print("\n".join(available_backbones()))
         return

@@ -9,9 +9,12 @@ from typing import Literal
 
 from rich.console import Console
 
-from fastzsl.backbones import load_backbone
-from fastzsl.cli import parse, progress_bars
-from fastzsl.data.assemble import (
+from fastzsl.command.exits import exits_with_message
+from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.data.formats.folder import image_folder
+from fastzsl.data.formats.hdf5 import dataset_arrays
+from fastzsl.data.formats.xlsa17_writer import write_xlsa17
+from fastzsl.data.make.assemble import (
     Material,
     check_place,
     choose_unseen,
@@ -20,14 +23,12 @@ from fastzsl.data.assemble import (
     match_classes,
     write_image_folder,
 )
-from fastzsl.data.attributes import describe_attributes, fill_missing, unequal_scales
-from fastzsl.data.extraction import extract_features
-from fastzsl.data.features import load_regions
-from fastzsl.data.folder import image_folder
-from fastzsl.data.hdf5_dataset import dataset_arrays
-from fastzsl.data.spreadsheet import read_spreadsheet
-from fastzsl.data.xlsa17_writer import write_xlsa17
-from fastzsl.errors import UserError, exits_with_message
+from fastzsl.data.make.attributes import describe_attributes, fill_missing, unequal_scales
+from fastzsl.data.make.spreadsheet import read_spreadsheet
+from fastzsl.errors import UserError
+from fastzsl.features.backbones import load_backbone
+from fastzsl.features.extraction import extract_features
+from fastzsl.features.store import load_regions
 
 DESCRIPTION = """Make a data set of your own pictures.
 

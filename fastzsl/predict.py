@@ -15,11 +15,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from fastzsl.candidates import Candidates
-from fastzsl.cli import parse, progress_bars
-from fastzsl.data.folder import read_picture
-from fastzsl.errors import UserError, exits_with_message
-from fastzsl.predictor import Prediction, Predictor, list_pictures, load
+from fastzsl.command.exits import exits_with_message
+from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.data.formats.folder import read_picture
+from fastzsl.errors import UserError
+from fastzsl.prediction.classes import Candidates
+from fastzsl.prediction.recogniser import Prediction, Predictor, list_pictures, load
 from fastzsl.report.heatmap import heatmap_overlay
 
 DESCRIPTION = """Recognise pictures with a trained run, zero-shot.

@@ -12,20 +12,21 @@ import yaml
 from lightning_fabric import Fabric
 from rich.console import Console
 
-from fastzsl.cli import parse, progress_bars
-from fastzsl.data.xlsa17 import KNOWN
-from fastzsl.errors import UserError, exits_with_message, nearest
+from fastzsl.command.exits import exits_with_message
+from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.data.formats.xlsa17 import KNOWN
+from fastzsl.errors import UserError, nearest
 from fastzsl.experiments.campaign import Campaign, Cell, collect, make_cell, make_cells, seeded, trials_of
 from fastzsl.experiments.report import write_experiment_report
 from fastzsl.experiments.sweep import sweep_rows, sweep_trials
 from fastzsl.experiments.tables import attention_table, differences, table_1, table_2
 from fastzsl.experiments.variants import FULL, VARIANTS, find_variants
+from fastzsl.files.atomic import write_text_atomically
 from fastzsl.info import gather
 from fastzsl.protocol.trials import TrialTable, run_trials
 from fastzsl.report.tables import print_table
-from fastzsl.training.checkpoint import write_text_atomically
 from fastzsl.training.config import Config, load_config
-from fastzsl.training.prepare import prepare
+from fastzsl.training.inputs import prepare
 from fastzsl.training.values import plain_value
 
 DESCRIPTION = """Repeat the paper's experiments: train the full model and its ablations with several

@@ -10,12 +10,13 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
 
-from fastzsl.backbones import Backbone, load_backbone
-from fastzsl.cli import parse, progress_bars
+from fastzsl.command.exits import exits_with_message
+from fastzsl.command.parsing import parse, progress_bars
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.errors import UserError, exits_with_message
+from fastzsl.errors import UserError
+from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.info import gather
-from fastzsl.model import AttendedAutoencoder
+from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.protocol.calibration import choose_gamma
 from fastzsl.protocol.metrics import TestScores, evaluate
 from fastzsl.protocol.scoring import localisation, test_scores
@@ -23,11 +24,11 @@ from fastzsl.protocol.selection import choose_epochs
 from fastzsl.protocol.trials import TrialTable, run_trials
 from fastzsl.report.figures import accuracy_figure, attention_figure
 from fastzsl.report.html import write_run_report
-from fastzsl.report.table import print_results
+from fastzsl.report.results import print_results
 from fastzsl.training.config import Config, load_config
+from fastzsl.training.inputs import check_names, feature_dim, prepare
 from fastzsl.training.launch import first_then_others, launch
 from fastzsl.training.loop import build_model, fit
-from fastzsl.training.prepare import check_names, feature_dim, prepare
 from fastzsl.training.run import MetricsLog, RunFolder, last_step
 
 DESCRIPTION = """Train and evaluate a zero-shot recogniser.

@@ -12,15 +12,16 @@ import yaml
 from lightning_fabric import Fabric
 from rich.console import Console
 
-from fastzsl.cli import parse, progress_bars
-from fastzsl.errors import UserError, exits_with_message
+from fastzsl.command.exits import exits_with_message
+from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.errors import UserError
+from fastzsl.files.atomic import write_text_atomically
 from fastzsl.protocol.selection import DEFAULT_GRID, Folds, Selection, select
 from fastzsl.protocol.trials import TrialTable, run_trials
 from fastzsl.report.tables import Table, print_table
 from fastzsl.reproduce import base_config, source_config
-from fastzsl.training.checkpoint import write_text_atomically
 from fastzsl.training.config import save_config
-from fastzsl.training.prepare import prepare
+from fastzsl.training.inputs import prepare
 
 DESCRIPTION = """Choose settings without looking at a test picture: the seen classes are cut into folds, each fold plays
 the unseen classes once, and one setting after the other takes the value that does best on average.

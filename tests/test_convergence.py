@@ -17,11 +17,11 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from fastzsl.backbones import load_backbone
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.data.extraction import extract_features
-from fastzsl.data.features import load_regions
-from fastzsl.data.shapes import shapes
+from fastzsl.data.formats.shapes import shapes
+from fastzsl.features.backbones import load_backbone
+from fastzsl.features.extraction import extract_features
+from fastzsl.features.store import load_regions
 from fastzsl.ops import backends
 from fastzsl.protocol.metrics import evaluate
 from fastzsl.protocol.scoring import test_scores as score_tests
@@ -126,7 +126,7 @@ def test_triton_in_its_interpreter_trains_the_small_problem_as_eager_does() -> N
 
 def test_a_broken_gradient_would_be_seen(data: ZeroShotDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the encoder's gradient the same training ends at a loss outside the tolerance."""
-    from fastzsl.model import AttendedAutoencoder
+    from fastzsl.methods.attended import AttendedAutoencoder
 
     score = AttendedAutoencoder.score
     monkeypatch.setattr(

@@ -77,7 +77,7 @@ def test_second_run_reads_the_cached_features(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(root, tmp_path / "a")
-    monkeypatch.setattr("fastzsl.backbones.Backbone.preprocess", None)
+    monkeypatch.setattr("fastzsl.features.backbones.Backbone.preprocess", None)
     train(root, tmp_path / "b")
 
 
@@ -85,7 +85,7 @@ def test_training_the_backbone_too(root: Path, tmp_path: Path) -> None:
     """resnet18 with random weights in the graph: its weights move and are kept with the model."""
     from safetensors.torch import load_file
 
-    from fastzsl.backbones import load_backbone
+    from fastzsl.features.backbones import load_backbone
 
     train(root, tmp_path / "a", "--backbone", "resnet18", "--backbone-weights", "random", "--train-backbone",
           "--epochs", "1", "--gamma-folds", "0", "--backbone-lr", "0.01")  # fmt: skip

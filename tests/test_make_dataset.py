@@ -14,11 +14,11 @@ import scipy.io
 import torch
 from PIL import Image
 
-from fastzsl.data.folder import image_folder
-from fastzsl.data.matlab import read_mat
-from fastzsl.data.prepare import Sources, find_dataset
-from fastzsl.data.splits import PARTS, check_split, whole_numbers
+from fastzsl.data.find import Sources, find_dataset
+from fastzsl.data.formats.folder import image_folder
+from fastzsl.data.formats.splits import PARTS, check_split, whole_numbers
 from fastzsl.errors import UserError
+from fastzsl.files.matlab import read_mat
 from fastzsl.make_dataset import Settings, main, make_dataset
 
 SHEET = """Latin name;weight (g);Bird;set;wings

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fastzsl.data.sources import ImageSource, RegionSource
 from fastzsl.errors import UserError
+from fastzsl.features.sources import ImageSource, RegionSource
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ZeroShotDataset:
             class_share: share of the seen classes that play unseen ones (at least two, and two stay seen).
             picture_share: share of the remaining classes' pictures that become test_seen.
         """
-        from fastzsl.data.guard import SeenClassesOnly
+        from fastzsl.data.held_out import SeenClassesOnly
 
         if len(self.seen) < 4:
             raise UserError(

@@ -14,14 +14,14 @@ from fastzsl.experiments.campaign import Campaign, Measured
 from fastzsl.experiments.statistics import mean_and_sd
 from fastzsl.experiments.tables import Table, title
 from fastzsl.experiments.variants import FULL
-from fastzsl.model import AttendedAutoencoder
+from fastzsl.files.tensors import load_tensors
+from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.protocol.trials import TrialTable, load_data
 from fastzsl.report import experiment_figures as figures
 from fastzsl.report.gallery import Exhibit, gallery, save_gallery
 from fastzsl.report.html import Chart, Section, chart, write_report
-from fastzsl.training.checkpoint import load_tensors
+from fastzsl.training.inputs import feature_dim
 from fastzsl.training.loop import build_model
-from fastzsl.training.prepare import feature_dim
 
 SweepRows = Mapping[str, Sequence[tuple[float, float, float]]]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.model import AttendedAutoencoder
+from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.protocol.metrics import TestScores
 from fastzsl.training.loop import read_pictures
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from fastzsl.data.guard import HeldOut
+from fastzsl.data.held_out import HeldOut
 from fastzsl.errors import UserError, nearest
+from fastzsl.files.atomic import write_text_atomically
 from fastzsl.protocol.calibration import best_common_gamma
 from fastzsl.protocol.metrics import evaluate
 from fastzsl.protocol.trials import Trial, TrialTable
-from fastzsl.training.checkpoint import write_text_atomically
 from fastzsl.training.config import Config
 
 RunTrials = Callable[[Sequence[Trial]], None]

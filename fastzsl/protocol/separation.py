@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.model import AttendedAutoencoder
+from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.protocol.scoring import BATCH, read_inputs
 
 

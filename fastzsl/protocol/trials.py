@@ -21,16 +21,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.data.guard import HeldOut, SeenClassesOnly
-from fastzsl.data.prepare import Sources
+from fastzsl.data.find import Sources
+from fastzsl.data.held_out import HeldOut, SeenClassesOnly
 from fastzsl.errors import UserError
+from fastzsl.files.atomic import write_text_atomically
+from fastzsl.files.tensors import load_tensors, save_tensors
 from fastzsl.protocol.metrics import TestScores, per_class_accuracy, seen_unseen_curve
 from fastzsl.protocol.scoring import localisation, test_scores
 from fastzsl.protocol.separation import attention_separation
-from fastzsl.training.checkpoint import load_tensors, save_tensors, write_text_atomically
 from fastzsl.training.config import Config
+from fastzsl.training.inputs import feature_dim, prepare
 from fastzsl.training.loop import build_model, fit
-from fastzsl.training.prepare import feature_dim, prepare
 
 Loader = Callable[[Config], ZeroShotDataset]
 

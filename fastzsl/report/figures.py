@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.model import AttendedAutoencoder
+from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.protocol.metrics import TestScores, generalised, harmonic_mean, per_class_accuracy
 from fastzsl.protocol.scoring import read_inputs
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.model import AttendedAutoencoder
+from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.protocol.metrics import TestScores
 from fastzsl.protocol.scoring import read_inputs
 from fastzsl.report.figures import upsample

@@ -12,13 +12,13 @@ import jinja2
 from matplotlib.figure import Figure as Plot
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.model import AttendedAutoencoder
+from fastzsl.files.atomic import write_text_atomically
+from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.protocol.metrics import Results, TestScores
 from fastzsl.protocol.scoring import Localisation
 from fastzsl.report import experiment_figures as figures
 from fastzsl.report.gallery import Exhibit, gallery
 from fastzsl.report.tables import Table
-from fastzsl.training.checkpoint import write_text_atomically
 from fastzsl.training.config import Config
 from fastzsl.training.run import RunFolder
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as Printed
 
-from fastzsl.training.checkpoint import write_text_atomically
+from fastzsl.files.atomic import write_text_atomically
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from fastzsl.errors import UserError, first_line, nearest
-from fastzsl.model.normalisation import Normalisation
+from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.training.values import plain_value
 
 

@@ -13,12 +13,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from fastzsl.backbones import Backbone
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.data.prefetch import prefetch
 from fastzsl.errors import UserError
-from fastzsl.model import AttendedAutoencoder
-from fastzsl.model.autoencoder import BatchPart
+from fastzsl.features.backbones import Backbone
+from fastzsl.features.prefetch import prefetch
+from fastzsl.methods.attended import AttendedAutoencoder
+from fastzsl.methods.attended.autoencoder import BatchPart
 from fastzsl.training.checkpoint import load_state, save_state
 from fastzsl.training.config import Config
 

@@ -15,14 +15,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
-from fastzsl.model import AttendedAutoencoder
-from fastzsl.training.checkpoint import (
-    load_state,
-    load_tensors,
-    save_tensors,
-    write_atomically,
-    write_text_atomically,
-)
+from fastzsl.files.atomic import write_atomically, write_text_atomically
+from fastzsl.files.tensors import load_tensors, save_tensors
+from fastzsl.methods.attended import AttendedAutoencoder
+from fastzsl.training.checkpoint import load_state
 from fastzsl.training.config import Config, load_config, save_config
 
 

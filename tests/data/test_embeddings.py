@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from fastzsl.data.embeddings import match_names, plain_name, read_embeddings
+from fastzsl.data.formats.embeddings import match_names, plain_name, read_embeddings
 from fastzsl.errors import UserError
 from tests.data.xlsa17_files import REAL
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastzsl.data.folder import image_folder, read_picture
+from fastzsl.data.formats.folder import image_folder, read_picture
 from fastzsl.errors import UserError
 
 CLASSES = {"ant": "seen", "bee": "seen", "cat": "seen", "dog": "unseen"}

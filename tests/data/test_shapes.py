@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastzsl.data.drawing import draw_picture
-from fastzsl.data.shapes import shapes
+from fastzsl.data.formats.drawing import draw_picture
+from fastzsl.data.formats.shapes import shapes
 
 
 def test_sizes_and_splits() -> None:

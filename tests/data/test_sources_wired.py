@@ -8,13 +8,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from tests.features.feature_files import tiny_backbone
 
-from fastzsl.data.hdf5_dataset import dataset_arrays
-from fastzsl.data.prepare import Sources, find_dataset, with_features
-from fastzsl.data.shapes import shapes
+from fastzsl.data.find import Sources, find_dataset, with_features
+from fastzsl.data.formats.hdf5 import dataset_arrays
+from fastzsl.data.formats.shapes import shapes
 from fastzsl.errors import UserError
 from fastzsl.training.config import Config, load_config, save_config
-from tests.data.feature_files import tiny_backbone
 from tests.data.xlsa17_files import make_root
 
 

@@ -12,10 +12,10 @@ import scipy.io
 import torch
 from PIL import Image
 
-from fastzsl.data.features import FileRegions
-from fastzsl.data.hdf5_dataset import dataset_arrays, hdf5_dataset
-from fastzsl.data.xlsa17 import KNOWN, known_attributes, published_validation, read_published, xlsa17
+from fastzsl.data.formats.hdf5 import dataset_arrays, hdf5_dataset
+from fastzsl.data.formats.xlsa17 import KNOWN, known_attributes, published_validation, read_published, xlsa17
 from fastzsl.errors import UserError
+from fastzsl.features.store import FileRegions
 from tests.data.xlsa17_files import VALIDATION, labels_for, make_root, real_split
 
 SIZES = {  # trainval, test_seen, test_unseen, m: the figures that the papers print
@@ -353,7 +353,7 @@ def test_features_whose_labels_differ_are_refused(tmp_path: Path) -> None:
 
 
 def test_large_feature_files_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastzsl.data.features.IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("fastzsl.features.store.IN_MEMORY_BYTES", 1000)
     data = hdf5_dataset(hdf5_of(tmp_path / "f.h5", "sun", tmp_path))
     assert isinstance(data.regions, FileRegions)
     assert data.read_regions(data.trainval[:3]).shape == (3, 4, 2)

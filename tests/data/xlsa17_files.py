@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from fastzsl.data.xlsa17 import KNOWN
+from fastzsl.data.formats.xlsa17 import KNOWN
 
 REAL = Path(os.environ.get("FASTZSL_TEST_DATA") or Path(__file__).parents[3] / "shared/data") / "xlsa17"
 VALIDATION = {"awa1": 13, "awa2": 13, "cub": 50, "sun": 65, "apy": 5, "flo": 20}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fastzsl.model import SemanticEncoder
+from fastzsl.methods.attended import SemanticEncoder
 
 CLASSES, BATCH, REGIONS, FEATURES, EMBEDDING = 11, 6, 4, 7, 5
 """Classes that neither two nor three processes share evenly; a batch that both do."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
-from fastzsl.data.sources import MemoryRegions
+from fastzsl.features.sources import MemoryRegions
 from fastzsl.training.config import Config
 
 CLASSES, UNSEEN, PICTURES, EMBEDDING, DIM, SIDE = 18, 4, 10, 3, 24, 3

@@ -114,7 +114,7 @@ def test_common_gamma_maximises_the_mean_over_problems(seed: int) -> None:
 
 def test_gamma_is_chosen_without_any_test_picture() -> None:
     """The trainer is handed problems in which no test picture and no unseen class exists."""
-    from fastzsl.data.shapes import shapes
+    from fastzsl.data.formats.shapes import shapes
 
     data = shapes()
     unseen_rows = {tuple(row) for row in data.class_embeddings[data.unseen].tolist()}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_problem import CONFIG, small_problem, spoilt_problem
 
-from fastzsl.data.guard import HeldOut, SeenClassesOnly
+from fastzsl.data.held_out import HeldOut, SeenClassesOnly
 from fastzsl.errors import UserError
 from fastzsl.protocol.calibration import best_common_gamma
 from fastzsl.protocol.selection import Folds, choose_epochs, select

@@ -14,7 +14,7 @@ from PIL import Image
 from small_problem import CONFIG, small_problem
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.model import AttendedAutoencoder
+from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.protocol.metrics import evaluate
 from fastzsl.protocol.scoring import Localisation, test_scores
 from fastzsl.report.html import write_run_report

@@ -1,0 +1,96 @@
+"""From settings to a data set that is ready to train on: found, checked, its features extracted once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.data.formats.embeddings import read_embeddings
+from fastzsl.data.formats.folder import image_folder
+from fastzsl.data.formats.hdf5 import hdf5_dataset
+from fastzsl.data.formats.shapes import shapes
+from fastzsl.data.formats.xlsa17 import KNOWN, xlsa17
+from fastzsl.errors import UserError
+from fastzsl.features.backbones import Backbone
+from fastzsl.features.extraction import Progress, cache_path, extract_features
+from fastzsl.features.store import load_regions
+
+
+class Sources(NamedTuple):
+    """What names a data set.
+
+    Attributes:
+        dataset: "shapes", "folder", "hdf5" or one of `fastzsl.data.formats.xlsa17.KNOWN`.
+        root, distractors, data_seed, skip_bad_images, images, features, class_embeddings: see
+            `fastzsl.training.config.Config`.
+    """
+
+    dataset: str
+    root: Path | None = None
+    distractors: int = 2
+    data_seed: int = 0
+    skip_bad_images: bool = False
+    images: Path | None = None
+    features: Path | None = None
+    class_embeddings: str = "att"
+
+
+def find_dataset(sources: Sources) -> ZeroShotDataset:
+    """The data set with its pictures, before any feature is extracted.
+
+    Raises:
+        UserError: anything wrong with its files, or an option that this data set does not take.
+    """
+    own = sources.class_embeddings not in ("att", "original_att")
+    data = _find(sources, "att" if own else sources.class_embeddings)
+    if not own:
+        return data
+    embeddings, names = read_embeddings(Path(sources.class_embeddings), data.class_names)
+    return replace(data, class_embeddings=embeddings, attribute_names=names)
+
+
+def _find(sources: Sources, kind: str) -> ZeroShotDataset:
+    dataset, root = sources.dataset, sources.root
+    takes = {"images": dataset in KNOWN, "features": dataset in KNOWN or dataset == "hdf5"}
+    for option, taken in takes.items():
+        if getattr(sources, option) is not None and not taken:
+            raise UserError(f"--{option} is not for --dataset {dataset}")
+    if dataset not in (*KNOWN, "hdf5") and kind != "att":
+        raise UserError(
+            f"--class-embeddings {kind} is not for --dataset {dataset}; give a .csv, .npz or .mat file"
+        )
+    if dataset == "shapes":
+        return shapes(sources.data_seed, sources.distractors)
+    if dataset == "hdf5":
+        if sources.features is None:
+            raise UserError("--dataset hdf5 needs --features FILE")
+        return hdf5_dataset(sources.features, kind)
+    if root is None:
+        raise UserError(f"--dataset {dataset} needs --root DIR")
+    if dataset in KNOWN:
+        return xlsa17(dataset, root, images=sources.images, features=sources.features, class_embeddings=kind)
+    return image_folder(root, sources.data_seed, sources.skip_bad_images)
+
+
+def with_features(
+    data: ZeroShotDataset,
+    backbone: Backbone,
+    weights: str | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda pictures: None,
+) -> ZeroShotDataset:
+    """The data set with region features, read from the cache or extracted into it."""
+    if data.images is None or data.regions is not None:
+        return data
+    path = cache_path(data.fingerprint, backbone, weights)
+    if not path.exists():
+        extract_features(
+            data.images, backbone, path, fingerprint=data.fingerprint, weights=weights, device=device,
+            progress=progress,
+        )  # fmt: skip
+    return data.with_regions(load_regions(path, len(data.images)))

@@ -1,0 +1,172 @@
+"""The guard of the protocol: whoever chooses settings gets an object that cannot reach a test picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fastzsl.data.dataset import ZeroShotDataset, split_per_class
+from fastzsl.errors import UserError
+from fastzsl.features.sources import ImageSource, RegionSource
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which seen classes play the unseen ones.
+
+    Attributes:
+        seed: shuffles the seen classes, and draws the pictures that play test_seen.
+        fold, folds: part `fold` of the shuffled classes cut into `folds` equal parts, so that every seen
+            class is held out once in each repetition; folds = 0 holds out as large a share of the seen
+            classes as the unseen ones are of all, as `choose_gamma` does.
+    """
+
+    seed: int
+    fold: int = 0
+    folds: int = 0
+
+
+class SeenClassesOnly:
+    """The training pictures of a data set, and nothing else of it.
+
+    Keeps no test index, no label of a test picture and no description of an unseen class. Its sources refuse
+    every picture that is not a training picture, so that a mistake raises instead of flattering.
+
+    Args:
+        data: the full problem; no reference to it is kept.
+    """
+
+    def __init__(self, data: ZeroShotDataset) -> None:
+        allowed = data.picture_ids[data.trainval]
+        seen = data.seen.sort().values
+        position = torch.full((data.num_classes,), -1, dtype=torch.long)
+        position[seen] = torch.arange(len(seen))
+        self.name = data.name
+        self.class_names = tuple(data.class_names[i] for i in seen.tolist())
+        self._embeddings = data.class_embeddings[seen].clone()
+        self._labels = position[data.labels[data.trainval]]
+        self._pictures = allowed.clone()
+        self._images = OnlyImages(data.images, allowed) if data.images is not None else None
+        self._regions = OnlyRegions(data.regions, allowed) if data.regions is not None else None
+        self._fingerprint = data.fingerprint
+        self._attributes = data.attribute_names
+        self._share = len(data.unseen) / data.num_classes
+
+    def problem(self, held_out: HeldOut) -> ZeroShotDataset:
+        """A zero-shot problem in which some seen classes play the unseen ones.
+
+        Raises:
+            UserError: too few seen classes for that many folds.
+        """
+        count = len(self.class_names)
+        if held_out.folds:
+            sizes = [len(part) for part in torch.arange(count).tensor_split(held_out.folds)]
+            first, held = sum(sizes[: held_out.fold]), sizes[held_out.fold]
+        else:
+            first, held = 0, max(2, round(self._share * count))
+        if (count // held_out.folds if held_out.folds else held) < 2 or count - held < 2:
+            raise UserError(
+                f"data set {self.name} has {count} seen classes; {held_out.folds or 'its'} folds need at "
+                f"least {max(4, 2 * held_out.folds)}, so that two classes are held out and two stay"
+            )
+        return self.draw(held, held_out.seed, first=first)
+
+    def draw(self, held: int, seed: int, picture_share: float = 0.2, first: int = 0) -> ZeroShotDataset:
+        """Hold out `held` of the classes shuffled by `seed`, from place `first` on.
+
+        Args:
+            picture_share: share of the other classes' pictures that becomes test_seen.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        count = len(self.class_names)
+        shuffled = torch.randperm(count, generator=generator).roll(-first)
+        held_out, kept = shuffled[:held].sort().values, shuffled[held:].sort().values
+        old_ids = torch.cat([kept, held_out])
+        new_id = torch.empty(count, dtype=torch.long)
+        new_id[old_ids] = torch.arange(count)
+        labels = new_id[self._labels]
+        is_kept = labels < len(kept)
+        indices = torch.arange(len(labels))
+        trainval, test_seen = split_per_class(indices[is_kept], labels[is_kept], picture_share, generator)
+        return ZeroShotDataset(
+            name=f"{self.name}-held-out-{seed}" + (f"-{first}" if first else ""),
+            class_names=tuple(self.class_names[i] for i in old_ids.tolist()),
+            class_embeddings=self._embeddings[old_ids],
+            seen=torch.arange(len(kept)),
+            unseen=torch.arange(len(kept), count),
+            labels=labels,
+            trainval=trainval,
+            test_seen=test_seen,
+            test_unseen=indices[~is_kept],
+            images=self._images,
+            regions=self._regions,
+            attribute_names=self._attributes,
+            fingerprint=self._fingerprint,
+            picture_ids=self._pictures,
+        )
+
+
+class OnlyRegions:
+    """Region features of allowed pictures.
+
+    Raises:
+        PermissionError: on a picture that is not allowed.
+    """
+
+    def __init__(self, source: RegionSource, allowed: Tensor) -> None:
+        self.feature_shape = source.feature_shape
+        self._source = source
+        self._allowed = _table(allowed, len(source))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
+        _refuse(torch.as_tensor(indices, dtype=torch.long), self._allowed)
+        return self._source.regions(indices)
+
+
+class OnlyImages:
+    """Allowed pictures.
+
+    Raises:
+        PermissionError: on a picture that is not allowed.
+    """
+
+    def __init__(self, source: ImageSource, allowed: Tensor) -> None:
+        self._source = source
+        self._allowed = _table(allowed, len(source))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def image(self, index: int) -> Image.Image:
+        _refuse(torch.tensor([index]), self._allowed)
+        return self._source.image(index)
+
+    def mask(self, index: int) -> np.ndarray | None:
+        _refuse(torch.tensor([index]), self._allowed)
+        return self._source.mask(index)
+
+    def describe(self, index: int) -> str:
+        return self._source.describe(index)
+
+
+def _table(allowed: Tensor, count: int) -> Tensor:
+    table = torch.zeros(count, dtype=torch.bool)
+    table[allowed] = True
+    return table
+
+
+def _refuse(indices: Tensor, allowed: Tensor) -> None:
+    bad = indices[~allowed[indices]]
+    if len(bad):
+        raise PermissionError(
+            f"{len(bad)} pictures are not training pictures, first {bad[:3].tolist()}; settings are chosen "
+            "on training pictures of seen classes only"
+        )

@@ -1,0 +1,1 @@
+"""From a user's images and spreadsheet to a checked data set."""

@@ -1,0 +1,225 @@
+"""From a folder of pictures and a spreadsheet to an image folder that `image_folder` reads, checked on the way."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fastzsl.data.formats.embeddings import plain_name
+from fastzsl.data.formats.folder import NOT_PICTURES, read_picture
+from fastzsl.data.make.spreadsheet import Spreadsheet
+from fastzsl.errors import UserError, nearest
+from fastzsl.features.extraction import Progress
+
+
+@dataclass
+class Material:
+    """Classes with their pictures and attributes.
+
+    Attributes:
+        names: C names, those of the picture folders.
+        pictures: the files of each class.
+        unseen: (C,) bool.
+        attributes: m names.
+        values: (C, m) float64, as they will be written.
+        notes: what a user should know, a line each.
+    """
+
+    names: list[str]
+    pictures: list[list[Path]]
+    unseen: np.ndarray
+    attributes: list[str]
+    values: np.ndarray
+    notes: list[str] = field(default_factory=list)
+
+
+def list_class_folders(images: Path) -> dict[str, Path]:
+    """Every visible folder directly below `images`, by its name."""
+    if not images.is_dir():
+        raise UserError(f"--images: no folder {images}")
+    folders = {p.name.strip(): p for p in sorted(images.iterdir()) if p.is_dir() and p.name[0] != "."}
+    if not folders:
+        raise UserError(f"--images {images}: no folders in it; wanted a folder of pictures for each class")
+    return folders
+
+
+def match_classes(
+    sheet: Spreadsheet, folders: dict[str, Path], table: Path, partial: bool
+) -> tuple[list[str], list[int], list[str]]:
+    """Folders and rows that belong together: folder names, row numbers, and notes.
+
+    Names agree if they are equal, or equal but for case, spaces, underscores, hyphens and a leading "001.".
+
+    Raises:
+        UserError: two rows or two folders of one name; a row or folder without the other, unless `partial`.
+    """
+    rows: dict[str, int] = {}
+    for i, name in enumerate(sheet.names):
+        if plain_name(name) in rows:
+            first = sheet.names[rows[plain_name(name)]]
+            raise UserError(
+                f'{table}: rows of "{first}" and "{name}" are of one class; wanted one row a class'
+            )
+        rows[plain_name(name)] = i
+    plain: dict[str, str] = {}
+    for name in folders:
+        if plain_name(name) in plain:
+            raise UserError(f'--images: folders "{plain[plain_name(name)]}" and "{name}" are of one class')
+        plain[plain_name(name)] = name
+    without_row = [name for key, name in plain.items() if key not in rows]
+    without_folder = [sheet.names[i] for key, i in rows.items() if key not in plain]
+    notes = []
+    for lacking, what, known in (
+        (without_row, f"folders have no row in {table}", sheet.names),
+        (without_folder, "rows have no folder of pictures", list(folders)),
+    ):
+        if lacking and not partial:
+            raise UserError(
+                f"{len(lacking)} {what}, first {lacking[0]}{nearest(lacking[0], known)} "
+                "(--partial leaves such classes out)"
+            )
+        if lacking:
+            notes.append(f"left out, {what}: {_examples(lacking)}")
+    kept = sorted(plain.keys() & rows.keys(), key=rows.__getitem__)
+    if not kept:
+        raise UserError(f"no row of {table} has the name of a folder of pictures")
+    return [plain[key] for key in kept], [rows[key] for key in kept], notes
+
+
+def list_pictures(
+    folders: Sequence[Path], skip_bad: bool, progress: Progress = lambda pictures: None
+) -> tuple[list[list[Path]], list[str]]:
+    """Each folder's pictures, every one decoded, and notes on bad ones and on files that are there twice.
+
+    Raises:
+        UserError: a file that is no whole picture, unless `skip_bad`.
+    """
+    listed = [
+        sorted(
+            p for p in folder.iterdir()
+            if p.is_file() and p.name[0] != "." and p.name.lower() not in NOT_PICTURES
+        )
+        for folder in folders
+    ]  # fmt: skip
+    everything = [path for own in listed for path in own]
+    faults: dict[Path, str] = {}
+    digests: dict[str, list[Path]] = defaultdict(list)
+    with ThreadPoolExecutor() as pool:
+        for path, (fault, digest) in zip(everything, pool.map(_examine, everything)):
+            progress(1)
+            if fault:
+                faults[path] = fault
+            else:
+                digests[digest].append(path)
+    if faults and not skip_bad:
+        first = next(iter(faults.values()))
+        raise UserError(
+            f"{len(faults)} of {len(everything)} pictures cannot be read, first {first} "
+            "(--skip-bad-images leaves them out)"
+        )
+    notes = [f"left out: {fault}" for fault in faults.values()]
+    twice = [paths for paths in digests.values() if len(paths) > 1]
+    across = [paths for paths in twice if len({path.parent for path in paths}) > 1]
+    if across:
+        shown = " = ".join(f"{p.parent.name}/{p.name}" for p in across[0])
+        notes.append(f"{len(across)} pictures are in several classes, which spoils the test: first {shown}")
+    if len(twice) > len(across):
+        notes.append(f"{len(twice) - len(across)} pictures are there twice within their class")
+    return [[path for path in own if path not in faults] for own in listed], notes
+
+
+def choose_unseen(
+    names: Sequence[str], splits: Sequence[str] | None, named: Sequence[str], share: float, seed: int
+) -> tuple[np.ndarray, str]:
+    """Which classes are unseen, (C,) bool, and a note on where that comes from.
+
+    Classes named by the user come before the spreadsheet's column, that before a random share.
+
+    Raises:
+        UserError: a named class that there is not, or too few seen or unseen classes.
+    """
+    if named:
+        plain = {plain_name(name): i for i, name in enumerate(names)}
+        unseen = np.zeros(len(names), dtype=bool)
+        for name in named:
+            if plain_name(name) not in plain:
+                raise UserError(f"--unseen: no class {name}{nearest(name, list(names))}")
+            unseen[plain[plain_name(name)]] = True
+        note = "unseen classes: as named"
+    elif splits is not None:
+        unseen = np.array([split == "unseen" for split in splits])
+        note = "unseen classes: as the spreadsheet says"
+    else:
+        count = round(share * len(names))
+        unseen = np.zeros(len(names), dtype=bool)
+        unseen[np.random.default_rng(seed).permutation(len(names))[: max(1, count)]] = True
+        note = (
+            f"unseen classes: {int(unseen.sum())} drawn at random (--unseen-share {share:g}, --seed {seed})"
+        )
+    if not unseen.any() or (~unseen).sum() < 2:
+        raise UserError(
+            f"{int((~unseen).sum())} seen and {int(unseen.sum())} unseen classes; wanted at least 2 and 1"
+        )
+    return unseen, note
+
+
+def check_place(root: Path, images: Path) -> None:
+    """Raise `UserError` unless a data set can be made in `root`: nothing is there, and it is no class's folder."""
+    if root.is_file():
+        raise UserError(f"--out {root} is a file; wanted a folder to make")
+    if root.exists() and any(root.iterdir()):
+        raise UserError(f"--out {root} is not empty; choose another, or remove it")
+    if root.resolve().is_relative_to(images.resolve()):
+        raise UserError(f"--out {root} lies in --images {images}, where it would become a class")
+
+
+def write_image_folder(material: Material, root: Path, copy: bool) -> None:
+    """Make `root` with images/<class>/* and classes.csv; it appears under its name when it is whole.
+
+    Args:
+        copy: copy the pictures; otherwise they are symbolic links to where they are.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = root.with_name(f".{root.name}.{os.getpid()}.partial")
+    try:
+        for name, pictures in zip(material.names, material.pictures):
+            folder = partial / "images" / name
+            folder.mkdir(parents=True)
+            for picture in pictures:
+                if copy:
+                    shutil.copy2(picture, folder / picture.name)
+                else:
+                    (folder / picture.name).symlink_to(picture.resolve())
+        with open(partial / "classes.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["class", "split", *material.attributes])
+            for name, unseen, row in zip(material.names, material.unseen, material.values):
+                writer.writerow([name, "unseen" if unseen else "seen", *(f"{value:.9g}" for value in row)])
+        if root.exists():
+            root.rmdir()
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _examine(path: Path) -> tuple[str, str]:
+    """What is wrong with a picture, or nothing, and a digest of its bytes."""
+    try:
+        read_picture(path)
+        with open(path, "rb") as file:
+            return "", hashlib.file_digest(file, "sha256").hexdigest()
+    except UserError as error:
+        return str(error), ""
+
+
+def _examples(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

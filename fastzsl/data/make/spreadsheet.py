@@ -1,0 +1,200 @@
+"""A table of class attributes as people keep it: any column names and order, any delimiter, words for numbers."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastzsl.data.formats.embeddings import plain_name
+from fastzsl.errors import UserError, nearest
+
+CLASS_HEADERS = ("class", "class name", "classname", "name", "label", "category", "species", "object")
+SPLIT_HEADERS = ("split", "set", "subset", "partition")
+SPLITS = {
+    **dict.fromkeys(("seen", "train", "training", "trainval", "base"), "seen"),
+    **dict.fromkeys(("unseen", "test", "testing", "novel", "zero shot"), "unseen"),
+}
+WORDS = {
+    **dict.fromkeys(("yes", "y", "true", "x", "present"), 1.0),
+    **dict.fromkeys(("no", "n", "false", "absent"), 0.0),
+}
+MISSING = ("", "na", "n/a", "nan", "none", "null", "?", "-")
+
+
+@dataclass(frozen=True)
+class Spreadsheet:
+    """Classes and attributes as read.
+
+    Attributes:
+        names: C class names.
+        splits: "seen" or "unseen" for each class, or None where there is no such column.
+        attributes: m column names.
+        values: (C, m) float64, NaN where a cell is empty.
+        left_out: columns that hold words, or nothing.
+        class_column, split_column: headers of the columns used so.
+    """
+
+    names: list[str]
+    splits: list[str] | None
+    attributes: list[str]
+    values: np.ndarray
+    left_out: list[str]
+    class_column: str
+    split_column: str | None
+
+
+def read_spreadsheet(
+    path: Path,
+    known_classes: Sequence[str] = (),
+    *,
+    class_column: str | None = None,
+    split_column: str | None = None,
+    leave_out: Sequence[str] = (),
+) -> Spreadsheet:
+    """Read a CSV file of class attributes.
+
+    Args:
+        path: text with commas, semicolons, tabs or bars; UTF-8, UTF-16 or Windows' western encoding.
+        known_classes: names of the classes' folders, by which the column of class names is found.
+        class_column, split_column: headers of these columns; default: found by content and by name.
+        leave_out: headers of columns that are no attributes.
+
+    Raises:
+        UserError: anything in the file that is not clear, naming row and column.
+    """
+    header, rows, decimal_comma = _cells(path)
+    for option, wanted in (("--class-column", class_column), ("--split-column", split_column)):
+        if wanted is not None and wanted not in header:
+            raise UserError(f'{path}: no column "{wanted}" for {option}{nearest(wanted, header)}')
+    for wanted in leave_out:
+        if wanted not in header:
+            raise UserError(f'{path}: no column "{wanted}" for --leave-out{nearest(wanted, header)}')
+    of_class = (
+        header.index(class_column) if class_column else _class_column(path, header, rows, known_classes)
+    )
+    of_split = header.index(split_column) if split_column else _split_column(header, rows)
+    names = [row[of_class].strip() for row in rows]
+    for line, name in enumerate(names, start=2):
+        if not name:
+            raise UserError(f'{path}, row {line}, column "{header[of_class]}": no class name')
+    splits = None if of_split is None else _splits(path, header, rows, of_split)
+    attributes, columns, dropped = [], [], []
+    for column, title in enumerate(header):
+        if column in (of_class, of_split) or title in leave_out:
+            continue
+        numbers = [_number(row[column], decimal_comma) for row in rows]
+        if all(number is None or math.isnan(number) for number in numbers):
+            dropped.append(title)  # words, or nothing at all
+            continue
+        for line, number in enumerate(numbers, start=2):
+            if number is None:
+                raise UserError(
+                    f'{path}, row {line}, column "{title}": "{rows[line - 2][column].strip()}"; wanted a number '
+                    f"as in the column's other rows (or --leave-out {title!r})"
+                )
+        attributes.append(title)
+        columns.append(numbers)
+    if not attributes:
+        raise UserError(f"{path}: no column of numbers beside the class names")
+    return Spreadsheet(
+        names, splits, attributes, np.array(columns, dtype=np.float64).T, dropped,
+        header[of_class], None if of_split is None else header[of_split],
+    )  # fmt: skip
+
+
+def _cells(path: Path) -> tuple[list[str], list[list[str]], bool]:
+    """Header, rows of as many cells, and whether a comma may be a decimal one."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no file {path}; wanted a CSV table of class attributes") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; wanted a CSV table of class attributes") from None
+    if raw.startswith(b"PK"):
+        raise UserError(f"{path} is a workbook (.xlsx, .ods); save its sheet as CSV")
+    text = _decode(raw)
+    if "\0" in text:
+        raise UserError(f"{path}: not a text file; wanted a CSV table of class attributes")
+    lines = text.splitlines()
+    if not lines:
+        raise UserError(f"{path}: the table is empty")
+    delimiter = max(",;\t|", key=lambda mark: len(next(csv.reader([lines[0]], delimiter=mark), [])))
+    try:
+        rows = [r for r in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in r)]
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV table ({error})") from None
+    if len(rows) < 2:
+        raise UserError(f"{path}: {len(rows)} rows; wanted a header and a row a class")
+    header = [cell.strip() for cell in rows[0]]
+    while header and not header[-1]:
+        header.pop()  # spreadsheets leave empty columns at the end
+    for title in header:
+        if not title:
+            raise UserError(f"{path}: column {header.index(title) + 1} has no name in the first row")
+        if header.count(title) > 1:
+            raise UserError(f'{path}: {header.count(title)} columns are named "{title}"')
+    for line, row in enumerate(rows[1:], start=2):
+        if len(row) < len(header) or any(cell.strip() for cell in row[len(header) :]):
+            raise UserError(f"{path}, row {line}: {len(row)} cells; wanted {len(header)} as in the first row")
+    return header, [row[: len(header)] for row in rows[1:]], delimiter != ","
+
+
+def _decode(raw: bytes) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", errors="replace")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="replace")  # what Excel writes where nobody asks for UTF-8
+
+
+def _class_column(path: Path, header: list[str], rows: list[list[str]], known: Sequence[str]) -> int:
+    """The column that names most folders; without any match, the one with a usual header."""
+    wanted = {plain_name(name) for name in known}
+    hits = [len({plain_name(row[i]) for row in rows} & wanted) for i in range(len(header))]
+    if max(hits) > 0:
+        return hits.index(max(hits))
+    usual = [i for i, title in enumerate(header) if plain_name(title) in CLASS_HEADERS]
+    if usual:
+        return usual[0]
+    raise UserError(f"{path}: no column has the names of the picture folders; name it with --class-column")
+
+
+def _split_column(header: list[str], rows: list[list[str]]) -> int | None:
+    for i, title in enumerate(header):
+        if plain_name(title) in SPLIT_HEADERS and all(plain_name(row[i]) in SPLITS for row in rows):
+            return i
+    return None
+
+
+def _splits(path: Path, header: list[str], rows: list[list[str]], column: int) -> list[str]:
+    found = []
+    for line, row in enumerate(rows, start=2):
+        word = plain_name(row[column])
+        if word not in SPLITS:
+            raise UserError(
+                f'{path}, row {line}, column "{header[column]}": "{row[column].strip()}"; wanted seen or unseen'
+            )
+        found.append(SPLITS[word])
+    return found
+
+
+def _number(cell: str, decimal_comma: bool) -> float | None:
+    """The cell's number, NaN if it is empty, None if it holds something else."""
+    word = cell.strip().lower().removesuffix("%").strip()
+    if word in MISSING:
+        return math.nan
+    if word in WORDS:
+        return WORDS[word]
+    if decimal_comma and word.count(",") == 1 and "." not in word:
+        word = word.replace(",", ".")
+    try:
+        number = float(word)
+    except ValueError:
+        return None
+    return number if abs(number) < 1e30 else None

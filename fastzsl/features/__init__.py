@@ -1,0 +1,1 @@
+"""Images to region features: sources, backbones, extraction, the store."""

@@ -1,0 +1,121 @@
+"""Pictures through a frozen backbone into a file of feature maps, once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastzsl.errors import UserError
+from fastzsl.features.backbones import Backbone
+from fastzsl.features.sources import ImageSource
+from fastzsl.features.throughput import in_batches
+from fastzsl.features.writer import FeatureWriter
+
+
+class Progress(Protocol):
+    """Called with the number of pictures done since the last call."""
+
+    def __call__(self, pictures: int) -> None: ...
+
+
+@torch.inference_mode()
+def extract_features(
+    images: ImageSource,
+    backbone: Backbone,
+    path: Path,
+    *,
+    fingerprint: str = "",
+    weights: str | None = None,
+    dtype: str = "float16",
+    arrays: Mapping[str, np.ndarray] | None = None,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda pictures: None,
+) -> None:
+    """Write `feature_map` (N, d, h, w) of every picture to an HDF5 file, going on where a run stopped.
+
+    Pictures are drawn or decoded by threads while the backbone works. The file appears under its name only
+    when it is whole.
+
+    Args:
+        images: the pictures.
+        backbone: what makes the features; its trunk's type is the precision of the work.
+        path: the file to make.
+        fingerprint, weights: name the pictures and the backbone's weights, so that an unfinished file of
+            others is not continued.
+        dtype: of the stored features, "float16" or "float32".
+        arrays: other data sets of the file, such as labels and splits.
+        batch_size: pictures in a step of the backbone.
+        device: where the backbone works.
+        progress: hears of every batch, and first of the pictures that a run before has done.
+
+    Raises:
+        UserError: a picture cannot be read (the file is named), features that are not finite, a file in the
+            way.
+    """
+    backbone = backbone.to(device)
+    side = backbone.image_size
+
+    def read(index: int) -> tuple[None, Tensor]:
+        return None, backbone.preprocess(images.image(index))
+
+    def work(pixels: Tensor) -> np.ndarray:
+        return backbone(pixels).float().cpu().numpy()
+
+    probe = backbone(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
+    identity = feature_identity(backbone, fingerprint, weights)
+    shape = (len(images), *map(int, probe.shape[1:]))
+    with FeatureWriter(path, shape, dtype, identity, arrays) as writer:  # type: ignore[arg-type]
+        if len(images) > len(writer.missing):
+            progress(len(images) - len(writer.missing))
+        done = 0
+        missing = writer.missing.tolist()
+        for _, features in in_batches(missing, read, work, batch_size, torch.device(device)):
+            assert features is not None, "every picture is read, or raises"
+            writer.write(writer.missing[done : done + len(features)], features)
+            done += len(features)
+            progress(len(features))
+        writer.finish()
+
+
+def feature_identity(backbone: Backbone, fingerprint: str, weights: str | None) -> dict[str, str | int]:
+    """What decides the features: files that agree on it may continue each other."""
+    return {
+        "pictures": fingerprint,
+        "backbone": backbone.name,
+        "weights": weights_name(weights),
+        "image_size": backbone.image_size,
+        "precision": str(next(backbone.trunk.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def weights_name(weights: str | None) -> str:
+    """A name that changes whenever the backbone's weights do."""
+    if weights is None or weights == "random":
+        return weights or "published"
+    if not Path(weights).is_file():
+        raise UserError(f"--backbone-weights: no file {weights}")
+    with open(weights, "rb") as file:
+        return f"{Path(weights).stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
+
+
+def cache_folder() -> Path:
+    """Where extracted features are kept: FASTZSL_CACHE, or fastzsl in the user's cache folder."""
+    if own := os.environ.get("FASTZSL_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastzsl"
+
+
+def cache_path(fingerprint: str, backbone: Backbone, weights: str | None) -> Path:
+    """The cached features of these pictures by this backbone."""
+    if not fingerprint:
+        raise UserError("a data set without a fingerprint cannot be cached")
+    own = f"-{weights_name(weights)}" if weights else ""
+    return cache_folder() / f"{fingerprint}-{backbone.name.replace('/', '_')}{own}-{backbone.image_size}.h5"

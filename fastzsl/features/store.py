@@ -1,0 +1,178 @@
+"""Files of feature maps: HDF5 in the convention of the dense-attention papers, read a picture at a time.
+
+`feature_map` (N, d, h, w) in float16 or float32, one chunk a picture and not compressed, so that each
+picture's numbers lie in the file as they are. They are read from there with plain reads, which is as fast as
+copying memory and can be shuffled picture by picture; the HDF5 library only tells where they are. `checksum`
+(N,), if present, is the CRC-32 of each picture's bytes (0 where none was written) and is compared when a
+picture is first read.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastzsl.errors import UserError, first_line
+from fastzsl.features.sources import MemoryRegions, RegionSource
+from fastzsl.files.hdf5 import Maps, read_hdf5
+
+IN_MEMORY_BYTES = 512 << 20
+"""Feature files up to this size are read whole."""
+
+
+class FileRegions:
+    """Region features read from a feature file when asked for; memory does not grow with the file.
+
+    Args:
+        path: the file.
+        maps: layout of its `feature_map`.
+        checksums: (N,) uint32, or None.
+    """
+
+    def __init__(self, path: Path, maps: Maps, checksums: np.ndarray | None = None) -> None:
+        self.feature_shape = (maps.shape[1], maps.shape[2], maps.shape[3])
+        self._path, self._maps = path, maps
+        self._unchecked = np.ones(len(self), dtype=bool)
+        self._checksums = checksums
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def __len__(self) -> int:
+        return self._maps.shape[0]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Features (B, T, d) in the stored dtype.
+
+        Raises:
+            UserError: a picture's numbers are NaN or infinite, cut short, or not those that were written.
+        """
+        return self.feature_maps(np.asarray(indices, dtype=np.int64)).flatten(2).transpose(1, 2)
+
+    def feature_maps(self, indices: np.ndarray) -> Tensor:
+        """Feature maps (B, d, h, w), read in the order in which they lie in the file."""
+        rows = np.empty((len(indices), *self._maps.shape[1:]), dtype=self._maps.dtype)
+        assert self._maps.offsets is not None
+        offsets = self._maps.offsets[indices]
+        order = np.argsort(offsets, kind="stable")
+        if hasattr(os, "posix_fadvise"):  # let the disk work on the whole batch at once
+            for start in offsets[order].tolist():
+                os.posix_fadvise(self._descriptor, start, self._maps.row_bytes, os.POSIX_FADV_WILLNEED)
+        for place in order.tolist():
+            self._read_into(rows[place], int(offsets[place]), int(indices[place]))
+        return torch.from_numpy(rows)
+
+    def _read_into(self, row: np.ndarray, start: int, index: int) -> None:
+        view = memoryview(row).cast("B")  # type: ignore[arg-type]
+        done = 0
+        while done < len(view):
+            got = os.preadv(self._descriptor, [view[done:]], start + done)
+            if got == 0:
+                raise UserError(f"{self._path}: picture {index} is cut short")
+            done += got
+        if self._unchecked[index]:
+            if self._checksums is not None and checksum(view) != self._checksums[index]:
+                raise UserError(
+                    f"{self._path}: the features of picture {index} are not those that were written"
+                )
+            if not _finite(row):
+                raise UserError(f"{self._path}: the features of picture {index} have NaN or infinite entries")
+            self._unchecked[index] = False
+
+
+class LibraryRegions:
+    """Region features that only the HDF5 library can read: compressed, or many pictures a chunk. Slow."""
+
+    def __init__(self, path: Path, maps: Maps) -> None:
+        self.feature_shape = (maps.shape[1], maps.shape[2], maps.shape[3])
+        self._path, self._count = path, maps.shape[0]
+        self._file: h5py.File | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Features (B, T, d), float16 as stored or else float32.
+
+        Raises:
+            UserError: the picture's numbers cannot be unpacked, or are NaN or infinite.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        rows, place = np.unique(wanted, return_inverse=True)  # the library reads increasing rows only
+        try:
+            if self._file is None:
+                self._file = h5py.File(self._path, "r")
+            maps = self._file["feature_map"][rows]
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{self._path}: damaged ({first_line(error)})") from None
+        if maps.dtype != np.float16:
+            maps = maps.astype(np.float32)
+        bad = ~np.isfinite(maps.reshape(len(rows), -1)).all(1)
+        if bad.any():
+            raise UserError(
+                f"{self._path}: the features of picture {rows[bad][0]} have NaN or infinite entries"
+            )
+        return torch.from_numpy(maps[place]).flatten(2).transpose(1, 2)
+
+
+def _finite(row: np.ndarray) -> bool:
+    """No NaN or infinity: none has all bits of its exponent set. Faster than `np.isfinite` on float16."""
+    exponent = np.uint16(0x7C00) if row.itemsize == 2 else np.uint32(0x7F800000)
+    return not ((row.view(exponent.dtype) & exponent) == exponent).any()
+
+
+def checksum(row: memoryview | bytes) -> int:
+    """CRC-32 of a picture's bytes; never 0, which marks a picture that was not written."""
+    return zlib.crc32(row) or 1
+
+
+def load_regions(path: Path, count: int | None = None) -> RegionSource:
+    """Open a feature file: in memory if it is small, read batch by batch if not.
+
+    Args:
+        count: the number of pictures that it must have, if known.
+
+    Raises:
+        UserError: not a whole file of feature maps, or one of another number of pictures.
+    """
+    contents = read_hdf5(path, ["checksum"], maps="feature_map")
+    return open_regions(path, contents.maps, contents.arrays.get("checksum"), count)
+
+
+def open_regions(
+    path: Path, maps: Maps | None, checksums: np.ndarray | None, count: int | None = None
+) -> RegionSource:
+    """As `load_regions`, for a file whose layout is known."""
+    if maps is None or len(maps.shape) != 4 or 0 in maps.shape or maps.dtype.kind != "f":
+        found = "nothing" if maps is None else f"{maps.shape} of {maps.dtype}"
+        raise UserError(f"{path}: feature_map is {found}; wanted floating numbers (N, d, h, w)")
+    if count is not None and maps.shape[0] != count:
+        raise UserError(
+            f"{path}: features of {maps.shape[0]} pictures; wanted {count}: a file of another data set?"
+        )
+    if checksums is not None:
+        if checksums.shape != maps.shape[:1] or checksums.dtype != np.uint32:
+            raise UserError(
+                f"{path}: checksum is {checksums.shape} of {checksums.dtype}; wanted ({maps.shape[0]},)"
+            )
+        missing = np.flatnonzero(checksums == 0)
+        if len(missing):
+            raise UserError(
+                f"{path}: {len(missing)} of {maps.shape[0]} pictures are missing, "
+                f"first {missing[:3].tolist()}; the extraction did not end"
+            )
+    if maps.offsets is None or maps.dtype.str not in ("<f2", "<f4"):
+        return LibraryRegions(path, maps)
+    source = FileRegions(path, maps, checksums)
+    if maps.shape[0] * maps.row_bytes <= IN_MEMORY_BYTES:
+        return MemoryRegions(source.feature_maps(np.arange(len(source))))
+    return source

@@ -1,0 +1,81 @@
+"""Binary files of others, read in a process of its own, so that no damage can crash or hang this one."""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fastzsl.errors import UserError
+
+
+def read_sandboxed(
+    kind: Literal["hdf5", "mat"], path: Path, arrays: Sequence[str], maps: str | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `sandboxed_reader` replies: texts, maps and made_by; and the arrays by name.
+
+    Raises:
+        UserError: the file is damaged, or the reader died of it.
+    """
+    request = {
+        "kind": kind,
+        "path": str(path.absolute()),
+        "arrays": list(arrays),
+        "maps": maps,
+        "seconds": 3 + path.stat().st_size // (20 << 20),
+    }
+    with np.load(io.BytesIO(_reader.ask(request)), allow_pickle=False) as answer:
+        reply = json.loads(answer["reply"].tobytes())
+        found = {name: answer[name] for name in answer.files if name != "reply"}
+    if "error" in reply:
+        raise UserError(f"{path}: {reply['error']}")
+    return reply, found
+
+
+class _Reader:
+    """The reading process: started when first needed, again after its death, and anew in a fork of ours."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._lock = threading.Lock()
+
+    def ask(self, request: Mapping[str, object]) -> bytes:
+        with self._lock:
+            process = self._running()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+                (length,) = struct.unpack("<q", process.stdout.read(8))
+                reply = process.stdout.read(length)
+            except (OSError, struct.error):
+                self._process = None
+                raise UserError(
+                    f"{request['path']}: the process that reads binary files ended with code {process.wait()}"
+                ) from None
+        return reply
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+            script = Path(__file__).with_name("sandboxed_reader.py")
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            self._owner = os.getpid()
+            atexit.register(self._process.stdin.close)  # type: ignore[union-attr]
+        return self._process
+
+
+_reader = _Reader()

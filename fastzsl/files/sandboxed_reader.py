@@ -1,0 +1,220 @@
+"""The process in which libraries read binary files that others made; `fastzsl.files.sandbox` runs it.
+
+A damaged file can make the HDF5 library or SciPy's reader of MATLAB files crash, loop for ever or take all
+memory. So each file is read in a fork of this process with a limit on time and memory, and only plain arrays
+leave it.
+Imports nothing of fastzsl: it must start quickly.
+
+In: a line of JSON with kind ("hdf5" or "mat"), path, arrays, maps and seconds. Out: 8 bytes of length, then
+    an .npz
+whose entry `reply` is JSON: {"error": ...}, or texts, maps and made_by; the other entries are the arrays.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import resource
+import signal
+import struct
+import sys
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+
+MEMORY = 6 << 30
+LARGEST_ARRAY = 2 << 30
+WORDS = {"hdf5": "HDF5", "mat": "MATLAB"}
+
+
+class Refused(Exception):
+    """The file is readable but not wanted; the message says why."""
+
+
+Reply = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+def read_mat(path: str, arrays: list[str]) -> Reply:
+    """The variables that a MATLAB file of version 5 has of those named."""
+    reply: dict[str, Any] = {"texts": {}, "maps": None, "made_by": None}
+    found: dict[str, np.ndarray] = {}
+    values = scipy_io().loadmat(path, variable_names=arrays)
+    for name in arrays:
+        if name not in values:
+            continue
+        value = values[name]
+        if isinstance(value, np.ndarray) and value.dtype.kind in "uif" and value.ndim >= 2:
+            found[name] = value
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+            reply["texts"][name] = [_cell_text(cell, name) for cell in value.ravel()]
+        else:
+            raise Refused(f"{name} is neither numbers nor a cell array of texts")
+    return reply, found
+
+
+def _cell_text(cell: Any, name: str) -> str:
+    text = np.asarray(cell)
+    if text.dtype.kind != "U" or text.size > 1:
+        raise Refused(f"{name} is neither numbers nor a cell array of texts")
+    return "".join(text.ravel().tolist()).rstrip()
+
+
+def scipy_io() -> Any:
+    """Imported when the first MATLAB file comes, before the fork, so that every fork has it."""
+    import scipy.io
+
+    return scipy.io
+
+
+def read_hdf5(path: str, arrays: list[str], maps: str | None) -> Reply:
+    """Layout of the data set `maps`, and the arrays that the file has of those named."""
+    reply: dict[str, Any] = {"texts": {}, "maps": None, "made_by": None}
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(path, "r", locking=False) as file:  # the writer holds a lock
+        for name in file:
+            link = file.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise Refused(
+                    f"{name} is an external link to {link.filename}; links to other files are refused"
+                )
+        made_by = file.attrs.get("fastzsl")
+        reply["made_by"] = made_by if isinstance(made_by, str) else None
+        for name in arrays:
+            if (data := _plain(file, name)) is None:
+                continue
+            values = _values(file, data, name)
+            if isinstance(values, list):
+                reply["texts"][name] = values
+            else:
+                found[name] = values
+        if maps is not None and (data := _plain(file, maps)) is not None:
+            reply["maps"], offsets = _layout(data)
+            if offsets is not None:
+                found["maps offsets"] = offsets
+    return reply, found
+
+
+def _plain(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """The data set `name` if its bytes lie in this very file."""
+    if name not in list(file):
+        return None
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise Refused(f"{name} is a soft link; wanted a data set")
+    data = file[name]
+    if not isinstance(data, h5py.Dataset):
+        raise Refused(f"{name} is a group; wanted a data set")
+    if data.external is not None or data.is_virtual:
+        raise Refused(f"{name} keeps its data in another file; links to other files are refused")
+    if data.shape is None:
+        raise Refused(f"{name} is empty; wanted an array")
+    return data
+
+
+def _values(file: h5py.File, data: h5py.Dataset, name: str) -> np.ndarray | list[str]:
+    if data.size * data.dtype.itemsize > LARGEST_ARRAY:
+        raise Refused(f"{name} has shape {data.shape}; more than {LARGEST_ARRAY >> 30} GiB are not read")
+    if h5py.check_string_dtype(data.dtype) is not None:
+        return [str(text) for text in data.asstr()[...].ravel()]
+    if data.dtype == h5py.ref_dtype:  # a cell array of a MATLAB 7.3 file: each cell is a text in 16-bit units
+        return [_matlab_text(file[reference], name) for reference in data[...].ravel()]
+    if data.dtype.kind not in "iufb":
+        raise Refused(f"{name} has type {data.dtype}; wanted numbers or texts")
+    return np.ascontiguousarray(data[...])
+
+
+def _matlab_text(cell: h5py.Dataset, name: str) -> str:
+    if not isinstance(cell, h5py.Dataset) or cell.dtype.kind not in "ui" or cell.size > 10_000:
+        raise Refused(f"{name} has a cell that is no text")
+    return "".join(chr(code) for code in cell[...].ravel(order="F"))
+
+
+def _layout(data: h5py.Dataset) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Shape and type, and where in the file each row starts, if rows lie there as they are."""
+    layout = {"shape": list(data.shape), "dtype": data.dtype.str}
+    if data.ndim < 1 or data.id.get_create_plist().get_nfilters():
+        return layout, None
+    row_bytes = data.dtype.itemsize * math.prod(data.shape[1:])
+    if data.chunks is None:
+        start = data.id.get_offset()
+        return layout, None if start is None else start + row_bytes * np.arange(len(data), dtype=np.int64)
+    if data.chunks != (1, *data.shape[1:]):
+        return layout, None
+    if len(data) > os.stat(data.file.filename).st_size:
+        raise Refused(f"the file is too short for {data.shape}")
+    offsets = np.full(len(data), -1, dtype=np.int64)
+
+    def note(chunk: Any) -> None:
+        if chunk.filter_mask == 0 and chunk.size == row_bytes:
+            offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+
+    data.id.chunk_iter(note)
+    return layout, offsets
+
+
+def answer(request: dict[str, Any], out: BinaryIO) -> None:
+    """Read one file and write the reply; every failure is a reply too."""
+    found: dict[str, np.ndarray] = {}
+    try:
+        if request["kind"] == "mat":
+            reply, found = read_mat(request["path"], request["arrays"])
+        else:
+            reply, found = read_hdf5(request["path"], request["arrays"], request["maps"])
+    except Refused as error:
+        reply = {"error": str(error)}
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reply = {"error": f"not a whole {WORDS[request['kind']]} file ({said})"}
+    text = np.frombuffer(json.dumps(reply).encode(), dtype=np.uint8)
+    np.savez(out, reply=text, **found)  # type: ignore[arg-type]
+
+
+def in_a_fork(request: dict[str, Any]) -> bytes:
+    """The reply of a child process; if it dies, the reply says how."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        seconds = int(request["seconds"])
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        if sys.platform == "linux":
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        signal.alarm(10 * seconds)
+        reply = io.BytesIO()
+        answer(request, reply)
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(reply.getbuffer())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        reply_bytes = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status == 0:
+        return reply_bytes
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    limit = number in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL)
+    how = f"did not end in {request['seconds']} s" if limit else f"crashed (signal {number})"
+    dead = io.BytesIO()
+    text = json.dumps({"error": f"damaged: the reader of {WORDS[request['kind']]} files {how} on it"})
+    np.savez(dead, reply=np.frombuffer(text.encode(), dtype=np.uint8))
+    return dead.getvalue()
+
+
+def serve() -> None:
+    """Answer until the parent closes our input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        if request["kind"] == "mat":
+            scipy_io()
+        reply = in_a_fork(request)
+        sys.stdout.buffer.write(struct.pack("<q", len(reply)))
+        sys.stdout.buffer.write(reply)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,48 @@
+"""Tensors in safetensors files that know their own digest."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from fastzsl.errors import UserError, first_line
+from fastzsl.files.atomic import write_bytes_atomically
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Atomic safetensors file that knows its own digest."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes_atomically(path, save(plain, metadata={**(metadata or {}), "digest": _digest(plain)}))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: absent, cut short, or with other numbers than were written.
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path}; wanted the weights of a run")
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            digest = (file.metadata() or {}).get("digest")
+    except Exception as error:
+        raise UserError(f"{path}: not a whole safetensors file ({first_line(error)})") from None
+    if digest is not None and digest != _digest(tensors):
+        raise UserError(f"{path}: the weights are not those that were written; the file is damaged")
+    return tensors
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Changes with any name, shape, type or bit."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()

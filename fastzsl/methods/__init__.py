@@ -1,0 +1,1 @@
+"""Zero-shot methods, one file each."""

@@ -1,0 +1,236 @@
+"""The paper's model: an autoencoder of class embeddings whose code attends to the picture."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastzsl import losses
+from fastzsl.methods.attended.attention import FusedDenseAttention, as_regions
+from fastzsl.methods.attended.encoder import SemanticEncoder
+from fastzsl.methods.attended.normalisation import Normalisation, fit_columns
+from fastzsl.ops import attended_scores
+
+
+class BatchPart(NamedTuple):
+    """Which pictures of a batch that several devices share are here.
+
+    Dropout is drawn for the whole batch on every device, so that together they do what one device would.
+
+    Attributes:
+        rows: places of this device's pictures in the whole batch.
+        whole: pictures in the whole batch.
+    """
+
+    rows: slice
+    whole: int
+
+
+class AttendedAutoencoder(nn.Module):
+    """Encoder h_e, dense attention and decoder h_d; the decoder is also the visual-semantic mapping g.
+
+    A class embedding k is encoded to a query h = h_e(k), the query pools the picture's regions to the class's
+    attended feature x~ (equation 3), and the decoder maps it back: the class whose h_d(x~) is most similar to its
+    own k wins (equation 8). Scores come from `attended_scores`, which never builds x~ for every class.
+
+    Args:
+        feature_dim: d, size of a region's feature.
+        embedding_dim: m, size of a class embedding.
+        hidden: size of the encoder's hidden sigmoid layer.
+        query_length: of every query h; 0 leaves it to the encoder.
+        similarity: "cosine" or "dot".
+        temperature: the classification loss sees `temperature · score`; cosine hardly trains at 1.
+        attention_scale: factor on the logits X^T H. The regions have unit RMS length and L_MA keeps |h| near 1,
+            so this decides how sharp the attention can be.
+        coupled: g = h_d (equation 7). False gives the mapping weights of its own.
+        pooling: "attention", or "average": every class sees the mean of the regions (the ablation's rival).
+        feature_power: exponent on the absolute value of every feature; 0.5 tames the few channels that dominate
+            the inner products of a rectified conv map, 1 leaves the features as they are.
+        feature_dropout: share of feature channels zeroed for a whole picture in training.
+        region_dropout: share of regions hidden in training, so that no single region decides.
+        embedding_normalisation: what happens to class embeddings, see `fastzsl.methods.attended.normalisation`.
+        backbone: pictures to feature maps, or None when region features are given.
+        backend: backend of the ops.
+    """
+
+    feature_scale: Tensor
+    embedding_shift: Tensor
+    embedding_factor: Tensor
+
+    def __init__(
+        self,
+        feature_dim: int,
+        embedding_dim: int,
+        *,
+        hidden: int = 512,
+        query_length: float = 0.0,
+        similarity: Literal["cosine", "dot"] = "cosine",
+        temperature: float = 10.0,
+        attention_scale: float = 30.0,
+        coupled: bool = True,
+        pooling: Literal["attention", "average"] = "attention",
+        feature_power: float = 1.0,
+        feature_dropout: float = 0.0,
+        region_dropout: float = 0.0,
+        embedding_normalisation: Normalisation = "unit",
+        backbone: nn.Module | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.encoder = SemanticEncoder(embedding_dim, feature_dim, hidden, query_length)
+        self.decoder = nn.Linear(feature_dim, embedding_dim)
+        self.own_mapping = None if coupled else nn.Linear(feature_dim, embedding_dim)
+        self.attention = FusedDenseAttention(attention_scale, backend)
+        self.similarity, self.temperature, self.pooling = similarity, temperature, pooling
+        self.feature_power = feature_power
+        self.feature_dropout, self.region_dropout = feature_dropout, region_dropout
+        self.embedding_normalisation = embedding_normalisation
+        self.backbone = backbone
+        self.register_buffer("feature_scale", torch.ones(()))
+        self.register_buffer("embedding_shift", torch.zeros(embedding_dim))
+        self.register_buffer("embedding_factor", torch.ones(embedding_dim))
+
+    @property
+    def mapping(self) -> nn.Linear:
+        """The visual-semantic mapping g: the decoder h_d itself where they are coupled."""
+        return self.decoder if self.own_mapping is None else self.own_mapping
+
+    @torch.no_grad()
+    def fit_scaling(self, regions: Tensor, seen_embeddings: Tensor) -> None:
+        """Fix the scale of the inputs from training data only.
+
+        Regions are compressed by `feature_power`, then divided by the root mean square of their lengths.
+        What `embedding_normalisation` needs of the columns of K is taken from the seen classes; it is saved with
+        the weights, so that new classes are treated alike.
+
+        Args:
+            regions: (B, T, d) of training pictures, or (N, d).
+            seen_embeddings: (C_s, m).
+        """
+        self.feature_scale = self._compress(regions.float()).square().sum(-1).mean().rsqrt()
+        self.embedding_shift, self.embedding_factor = fit_columns(
+            seen_embeddings, self.embedding_normalisation
+        )
+
+    def embed(self, class_embeddings: Tensor) -> Tensor:
+        """K as the model sees it, by `embedding_normalisation` as it was fitted. (C, m) -> (C, m)."""
+        scaled = (class_embeddings - self.embedding_shift) * self.embedding_factor
+        return scaled if self.embedding_normalisation == "none" else F.normalize(scaled, dim=-1)
+
+    def regions(self, inputs: Tensor, part: BatchPart | None = None) -> Tensor:
+        """X (B, T, d) at unit RMS length from pictures, feature maps (B, d, h, w) or regions (B, T, d)."""
+        if self.backbone is not None and inputs.ndim == 4 and inputs.shape[1] == 3:
+            inputs = self.backbone(inputs)
+        regions = as_regions(inputs)
+        if not self.training:
+            return self._compress(regions.to(self.feature_scale.dtype), self.feature_scale)
+        rows, whole = part or BatchPart(slice(None), len(regions))
+        factor = self.feature_scale
+        if self.region_dropout:  # first: a region that is hidden need not be compressed
+            regions = self._hide_regions(regions, rows, whole)
+        if self.feature_dropout:
+            channels = factor.new_ones(whole, 1, regions.shape[2])
+            factor = factor * F.dropout(channels, self.feature_dropout, training=True)[rows]
+        return self._compress(regions.to(self.feature_scale.dtype), factor)
+
+    def _compress(self, regions: Tensor, factor: Tensor | float = 1.0) -> Tensor:
+        """factor · sign(x) |x|^feature_power, with a finite slope at 0 for whoever trains the backbone."""
+        if self.feature_power == 1:
+            return regions * factor
+        if regions.requires_grad:
+            return regions * (regions.abs() + 1e-6) ** (self.feature_power - 1) * factor
+        # One buffer for frozen features: a new array of this size costs more than what is computed into it.
+        return regions.abs().add_(1e-6).pow_(self.feature_power - 1).mul_(regions).mul_(factor)
+
+    def _hide_regions(self, regions: Tensor, rows: slice, whole: int) -> Tensor:
+        """A random part of every picture's regions, kept as they are. (B, T, d) -> (B, T', d)."""
+        T = regions.shape[1]
+        kept = max(1, round((1 - self.region_dropout) * T))
+        chosen = torch.rand(whole, T, device=regions.device)[rows].topk(kept, dim=1).indices
+        return regions[torch.arange(len(regions), device=regions.device)[:, None], chosen]
+
+    def forward(self, inputs: Tensor, class_embeddings: Tensor) -> Tensor:
+        """Scores s(h_d(x~^c), k^c) of every picture and class, equation 8's argument.
+
+        Args:
+            inputs: pictures (B, 3, H, W) if there is a backbone, feature maps (B, d, h, w) or regions (B, T, d).
+            class_embeddings: raw K (C, m) of any classes, seen or not.
+
+        Returns:
+            scores (B, C): cosines, or dot products, without the temperature.
+        """
+        embeddings = self.embed(class_embeddings)
+        return self.score(self.regions(inputs), self.encoder(embeddings), embeddings)
+
+    def score(self, regions: Tensor, queries: Tensor, embeddings: Tensor) -> Tensor:
+        """Scores (B, C) from scaled regions, queries H (C, d) and embedded classes (C, m)."""
+        weight, bias = self.mapping.weight, self.mapping.bias
+        if self.pooling == "average":
+            decoded = F.linear(regions.mean(1), weight, bias)
+            if self.similarity == "cosine":
+                decoded, embeddings = F.normalize(decoded, dim=-1), F.normalize(embeddings, dim=-1)
+            return decoded @ embeddings.mT
+        return attended_scores(
+            regions, queries, weight, bias, embeddings,
+            similarity=self.similarity, scale=self.attention.scale, backend=self.attention.backend,
+        )  # fmt: skip
+
+    def attend(self, inputs: Tensor, class_embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Attended features X~ (B, C, d) and attention A (B, C, T) of equation 3, for whoever wants to see them."""
+        queries = self.encoder(self.embed(class_embeddings))
+        return self.attention(self.regions(inputs), queries, need_weights=True)
+
+    def loss(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        class_embeddings: Tensor,
+        seen: Tensor,
+        *,
+        alpha: float = 0.5,
+        eta: float = 1.0,
+        reduction: str = "mean",
+        reconstruct: Literal["all", "seen"] = "all",
+        part: BatchPart | None = None,
+    ) -> dict[str, Tensor]:
+        """Equation 7: L = L_CLS + alpha · L_MA + eta · L_SR.
+
+        Args:
+            inputs: a batch, as in `forward`.
+            labels: (B,) class ids among 0..C-1, all seen.
+            class_embeddings: raw K (C, m) of all classes.
+            seen: (C_s,) ids of the seen classes; equations 4 and 5 run over these.
+            alpha, eta: weights; a term with weight 0 is not computed.
+            reduction: "mean" or "sum" in L_MA and L_SR, see `losses`.
+            reconstruct: classes of equation 6: "all" as in the paper, which needs the unseen classes' descriptions
+                (not their pictures) while training, or "seen".
+            part: which of a batch's pictures these are, where several devices share it.
+
+        Returns:
+            {"loss", "classification", "manifold_alignment", "semantic_reconstruction"}, scalars.
+        """
+        embeddings = self.embed(class_embeddings)
+        queries = self.encoder(embeddings)
+        scores = self.score(self.regions(inputs, part), queries[seen], embeddings[seen])
+        terms = {"classification": losses.classification(self.temperature * scores, _position(labels, seen))}
+        total = terms["classification"]
+        if alpha:
+            terms["manifold_alignment"] = losses.manifold_alignment(
+                queries[seen], embeddings[seen], reduction=reduction
+            )
+            total = total + alpha * terms["manifold_alignment"]
+        if eta:
+            classes = slice(None) if reconstruct == "all" else seen
+            terms["semantic_reconstruction"] = losses.semantic_reconstruction(
+                self.decoder(queries[classes]), embeddings[classes], reduction=reduction
+            )
+            total = total + eta * terms["semantic_reconstruction"]
+        return {"loss": total, **terms}
+
+
+def _position(labels: Tensor, seen: Tensor) -> Tensor:
+    """Positions of class ids in the sorted list `seen`."""
+    return torch.searchsorted(seen, labels)

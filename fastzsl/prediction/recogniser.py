@@ -1,0 +1,289 @@
+"""A trained run as a recogniser: pictures in, classes out, the run's own or new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from fastzsl.data.formats.folder import read_picture
+from fastzsl.errors import UserError
+from fastzsl.features.backbones import Backbone, load_backbone
+from fastzsl.features.throughput import in_batches
+from fastzsl.files.tensors import load_tensors
+from fastzsl.methods.attended import AttendedAutoencoder
+from fastzsl.prediction.classes import Candidates, Classes, OwnClasses
+from fastzsl.training.config import load_config
+from fastzsl.training.launch import open_fabric
+from fastzsl.training.loop import new_model
+from fastzsl.training.run import RunFolder
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+"""Files of a folder that are looked at; a file named by itself may have any ending."""
+
+Picture = str | Path | Image.Image | np.ndarray
+"""A file, a Pillow image, or a uint8 array (H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one picture was taken for.
+
+    Attributes:
+        picture: the file's path, or "picture N" for one given in memory.
+        classes: C candidates' names.
+        scores: (C,) float32, equation 8's scores with gamma already added where it applies; empty if `error`.
+        attention: (k, h, w) float32, where the k best classes look, best first; None unless asked for.
+        error: why the picture could not be read; None if it could.
+    """
+
+    picture: str
+    classes: tuple[str, ...]
+    scores: Tensor
+    attention: Tensor | None = None
+    error: str | None = None
+
+    @property
+    def best(self) -> str:
+        """Name of the class with the highest score."""
+        return self.top(1)[0][0]
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The `count` best classes and their scores, best first (all of them if there are fewer)."""
+        if self.error is not None:
+            raise UserError(self.error)
+        values, places = self.scores.topk(min(count, len(self.scores)))
+        return [(self.classes[i], value) for i, value in zip(places.tolist(), values.tolist())]
+
+    def heatmap(self, rank: int, height: int, width: int) -> Tensor:
+        """Attention of the class of this rank (0 is the best), bilinear to (height, width), maximum 1.
+
+        Raises:
+            ValueError: the prediction was made without attention for that rank.
+        """
+        if self.attention is None or not 0 <= rank < len(self.attention):
+            kept = 0 if self.attention is None else len(self.attention)
+            raise ValueError(f"rank is {rank} but attention was kept for {kept} classes; see attention_top")
+        fine = F.interpolate(self.attention[rank][None, None], (height, width), mode="bilinear")[0, 0]
+        return fine / fine.max().clamp_min(1e-12)
+
+
+class _Read(NamedTuple):
+    name: str
+    error: str | None
+
+
+class Predictor:
+    """A trained model, its backbone and its classes; made by `load`.
+
+    Args:
+        model: with scores for region features, or with its own trained backbone inside.
+        backbone: for pictures; the model's own one where it was trained.
+        own: the run's classes and gamma.
+        device: where both run.
+    """
+
+    def __init__(
+        self, model: AttendedAutoencoder, backbone: Backbone, own: OwnClasses, device: torch.device
+    ) -> None:
+        self.model, self.backbone, self.own, self.device = (
+            model.eval(),
+            backbone.eval().to(device),
+            own,
+            device,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The run's own classes, seen and unseen."""
+        return self.own.names
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """What a new class must be described by, in this order."""
+        return self.own.attributes
+
+    @property
+    def gamma(self) -> float:
+        """Calibration of equation 9, chosen when the run was trained."""
+        return self.own.gamma
+
+    def predict(
+        self,
+        images: Picture | Iterable[Picture],
+        classes: Classes = "all",
+        *,
+        batch_size: int = 32,
+        attention_top: int = 0,
+        on_bad: Literal["raise", "keep"] = "raise",
+    ) -> list[Prediction]:
+        """Recognise pictures.
+
+        Args:
+            images: one picture or several: files, folders (all pictures below), Pillow images or uint8
+                arrays (H, W, 3).
+            classes: "all" (the run's seen and unseen classes, gamma on the unseen ones), "unseen" or "seen",
+                the path of a table `class,<attribute>...` of new classes, or {name: attributes} of new
+                classes, attributes being m numbers in the order of `attribute_names` or {attribute: number}.
+            batch_size: pictures that pass the backbone together.
+            attention_top: keep the attention of so many best classes a picture.
+            on_bad: raise for a picture that cannot be read, or keep a `Prediction` with `error`.
+
+        Returns:
+            A `Prediction` for each picture, in order.
+
+        Raises:
+            UserError: classes that do not fit the run; with on_bad="raise" a picture that cannot be read.
+        """
+        found = []
+        for prediction in self.stream(
+            images, self.own.candidates(classes), batch_size=batch_size, attention_top=attention_top
+        ):
+            if prediction.error is not None and on_bad == "raise":
+                raise UserError(prediction.error)
+            found.append(prediction)
+        return found
+
+    def stream(
+        self,
+        images: Picture | Iterable[Picture],
+        candidates: Candidates,
+        *,
+        batch_size: int = 32,
+        attention_top: int = 0,
+    ) -> Iterator[Prediction]:
+        """As `predict`, batch by batch in bounded memory; bad pictures come as predictions with `error`."""
+        if attention_top and self.model.pooling == "average":
+            raise UserError("the run was trained with --pooling average; it has no attention to show")
+        with torch.inference_mode():
+            embeddings = self.model.embed(candidates.embeddings.to(self.device))
+            queries = self.model.encoder(embeddings)
+            bias = candidates.bias.to(self.device)
+
+        def recognise(pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+            return self._recognise(self.backbone(pixels), queries, embeddings, bias, attention_top)
+
+        numbered = enumerate(_pictures(images))
+        for reads, found in in_batches(numbered, self._read, recognise, batch_size, self.device):
+            results = iter(found or [])
+            for name, error in reads:
+                scores, attention = (torch.empty(0), None) if error else next(results)
+                yield Prediction(name, candidates.names, scores, attention, error)
+
+    def _recognise(
+        self, maps: Tensor, queries: Tensor, embeddings: Tensor, bias: Tensor, attention_top: int
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        if self.model.backbone is None:
+            maps = maps.half()  # as the features that the model was trained on are kept
+        regions = self.model.regions(maps)
+        scores = (self.model.score(regions, queries, embeddings).float() + bias).cpu()
+        if not attention_top:
+            return [(row, None) for row in scores]
+        best = scores.topk(min(attention_top, scores.shape[1])).indices.to(self.device)
+        attention = [
+            self.model.attention(own[None], queries[classes], need_weights=True)[1][0]
+            for own, classes in zip(regions, best)
+        ]
+        grids = torch.stack(attention).float().cpu().unflatten(2, maps.shape[2:])
+        return list(zip(scores, grids))
+
+    def _read(self, numbered: tuple[int, Picture]) -> tuple[_Read, Tensor | None]:
+        position, picture = numbered
+        name = str(picture) if isinstance(picture, str | Path) else f"picture {position}"
+        try:
+            return _Read(name, None), self.backbone.preprocess(_decode(picture, name))
+        except UserError as error:
+            return _Read(name, str(error)), None
+
+
+def load(
+    run: str | Path,
+    *,
+    accelerator: str | None = None,
+    backbone: str | None = None,
+    backbone_weights: str | Path | None = None,
+) -> Predictor:
+    """Open the folder of a finished run for prediction.
+
+    Args:
+        run: folder that `python -m fastzsl.train` left.
+        accelerator: "cpu", "cuda", "mps" or "auto"; default: as the run was trained.
+        backbone, backbone_weights: for a run trained on a file of features, the backbone that made them;
+            default: the run's own.
+
+    Raises:
+        UserError: no finished run, a damaged file, a backbone that gives other features, or a device that is
+            not here.
+
+    >>> predictor = fastzsl.load("runs/shapes")                       # doctest: +SKIP
+    >>> predictor.predict("photo.jpg", classes="unseen")[0].top(3)    # doctest: +SKIP
+    """
+    folder = RunFolder(Path(run))
+    if not folder.path.is_dir():
+        raise UserError(f"no folder {folder.path}; wanted the run folder of python -m fastzsl.train")
+    config = load_config(folder.config)
+    fabric = open_fabric(accelerator or config.accelerator, config.precision)
+    own = OwnClasses(folder.classes, folder.load_gamma())
+    weights = backbone_weights or (None if backbone else config.backbone_weights)
+    if config.train_backbone and backbone is None:
+        weights = "random"  # the trained ones follow, from the run's own file
+    trunk = load_backbone(backbone or config.backbone, weights)
+    decoder = load_tensors(folder.model).get("decoder.weight")
+    if decoder is None or decoder.ndim != 2:
+        raise UserError(f"{folder.model}: no decoder.weight (m, d) in it; not the weights of a run")
+    feature_dim = decoder.shape[1]
+    if trunk.feature_dim != feature_dim:
+        raise UserError(
+            f"{folder.model} was trained on features of d={feature_dim} but backbone {trunk.name} gives "
+            f"d={trunk.feature_dim}; name the backbone that made the features with --backbone"
+        )
+    with torch.random.fork_rng():
+        model = new_model(
+            config, feature_dim, own.embeddings.shape[1], trunk if config.train_backbone else None
+        )
+    folder.load_model(model)
+    fabric.setup_module(model)  # in place: device and precision
+    return Predictor(model, trunk, own, fabric.device)
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Every picture below a folder, sorted, without hidden ones."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _pictures(images: Picture | Iterable[Picture]) -> Iterator[Picture]:
+    if isinstance(images, str | Path | Image.Image | np.ndarray):
+        images = [images]
+    for image in images:
+        if isinstance(image, str | Path) and Path(image).is_dir():
+            yield from list_pictures(Path(image))
+        else:
+            yield image
+
+
+def _decode(picture: Picture, name: str) -> Image.Image:
+    if isinstance(picture, str | Path):
+        return read_picture(Path(picture))
+    if isinstance(picture, Image.Image):
+        return picture
+    found = type(picture).__name__
+    if isinstance(picture, np.ndarray):
+        if picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
+            return Image.fromarray(picture)
+        found = f"{picture.dtype} array {picture.shape}"
+    raise UserError(f"{name} is a {found}; wanted a file, a Pillow image or a uint8 array (H, W, 3)")
+
+
+__all__: Sequence[str] = ("Prediction", "Predictor", "list_pictures", "load")
