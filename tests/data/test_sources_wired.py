@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tests.features.feature_files import tiny_backbone
 
 from fastzsl.data.find import Sources, find_dataset, with_features
 from fastzsl.data.formats.hdf5 import dataset_arrays
@@ -16,6 +15,7 @@ from fastzsl.data.formats.shapes import shapes
 from fastzsl.errors import UserError
 from fastzsl.training.config import Config, load_config, save_config
 from tests.data.xlsa17_files import make_root
+from tests.features.feature_files import tiny_backbone
 
 
 def test_a_benchmark_with_word_vectors_of_ones_own(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ import scipy.io
 import torch
 from PIL import Image
 from rich.console import Console
-from tests.features.feature_files import tiny_backbone
 
 from fastzsl.data.find import Sources, find_dataset
 from fastzsl.data.formats.hdf5 import hdf5_dataset
@@ -26,6 +25,7 @@ from fastzsl.errors import UserError
 from fastzsl.extract import Settings, extract
 from fastzsl.features.writer import partial_path
 from tests.data.xlsa17_files import labels_for, make_root, real_split
+from tests.features.feature_files import tiny_backbone
 
 QUIET = Console(quiet=True)
 ROOT = Path(__file__).parents[2]

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.features.feature_files import Noise, tiny_backbone
 
-from fastzsl.data import feature_writer
 from fastzsl.errors import UserError
+from fastzsl.features import writer as feature_writer
 from fastzsl.features.extraction import extract_features, weights_name
 from fastzsl.features.store import load_regions
 from fastzsl.features.writer import FeatureWriter, partial_path
+from tests.features.feature_files import Noise, tiny_backbone
 
 
 def expected(count: int) -> np.ndarray:

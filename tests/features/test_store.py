@@ -9,13 +9,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tests.features.feature_files import write_maps
 
 from fastzsl.errors import UserError
 from fastzsl.features import store as features
 from fastzsl.features.sources import MemoryRegions
 from fastzsl.features.store import FileRegions, LibraryRegions, load_regions
 from fastzsl.features.writer import FeatureWriter
+from tests.features.feature_files import write_maps
 
 
 @pytest.fixture

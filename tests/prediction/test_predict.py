@@ -16,10 +16,11 @@ from PIL import Image
 from safetensors.torch import save
 
 import fastzsl
-from fastzsl import predict, predictor
+from fastzsl import predict
 from fastzsl.data.find import Sources, find_dataset
 from fastzsl.data.formats.drawing import draw_picture
 from fastzsl.errors import UserError
+from fastzsl.prediction import recogniser as predictor
 from fastzsl.protocol.scoring import score_pictures
 from fastzsl.train import train
 from fastzsl.training.config import Config, load_config
