@@ -1,8 +1,8 @@
-"""The paper's model: an autoencoder of class embeddings whose code attends to the picture."""
+"""The paper's model: an autoencoder of class embeddings whose code attends to the image."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,27 +12,15 @@ from fastzsl import losses
 from fastzsl.methods.attended.attention import FusedDenseAttention, as_regions
 from fastzsl.methods.attended.encoder import SemanticEncoder
 from fastzsl.methods.attended.normalisation import Normalisation, fit_columns
+from fastzsl.methods.engines.parts import BatchPart
+from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.ops import attended_scores
 
 
-class BatchPart(NamedTuple):
-    """Which pictures of a batch that several devices share are here.
-
-    Dropout is drawn for the whole batch on every device, so that together they do what one device would.
-
-    Attributes:
-        rows: places of this device's pictures in the whole batch.
-        whole: pictures in the whole batch.
-    """
-
-    rows: slice
-    whole: int
-
-
-class AttendedAutoencoder(nn.Module):
+class AttendedAutoencoder(Model):
     """Encoder h_e, dense attention and decoder h_d; the decoder is also the visual-semantic mapping g.
 
-    A class embedding k is encoded to a query h = h_e(k), the query pools the picture's regions to the class's
+    A class embedding k is encoded to a query h = h_e(k), the query pools the image's regions to the class's
     attended feature x~ (equation 3), and the decoder maps it back: the class whose h_d(x~) is most similar to its
     own k wins (equation 8). Scores come from `attended_scores`, which never builds x~ for every class.
 
@@ -46,13 +34,12 @@ class AttendedAutoencoder(nn.Module):
         attention_scale: factor on the logits X^T H. The regions have unit RMS length and L_MA keeps |h| near 1,
             so this decides how sharp the attention can be.
         coupled: g = h_d (equation 7). False gives the mapping weights of its own.
-        pooling: "attention", or "average": every class sees the mean of the regions (the ablation's rival).
         feature_power: exponent on the absolute value of every feature; 0.5 tames the few channels that dominate
             the inner products of a rectified conv map, 1 leaves the features as they are.
-        feature_dropout: share of feature channels zeroed for a whole picture in training.
+        feature_dropout: share of feature channels zeroed for a whole image in training.
         region_dropout: share of regions hidden in training, so that no single region decides.
         embedding_normalisation: what happens to class embeddings, see `fastzsl.methods.attended.normalisation`.
-        backbone: pictures to feature maps, or None when region features are given.
+        backbone: images to feature maps, or None when region features are given.
         backend: backend of the ops.
     """
 
@@ -69,13 +56,12 @@ class AttendedAutoencoder(nn.Module):
         query_length: float = 0.0,
         similarity: Literal["cosine", "dot"] = "cosine",
         temperature: float = 10.0,
-        attention_scale: float = 30.0,
+        attention_scale: float = 10.0,
         coupled: bool = True,
-        pooling: Literal["attention", "average"] = "attention",
-        feature_power: float = 1.0,
-        feature_dropout: float = 0.0,
-        region_dropout: float = 0.0,
-        embedding_normalisation: Normalisation = "unit",
+        feature_power: float = 0.5,
+        feature_dropout: float = 0.4,
+        region_dropout: float = 0.5,
+        embedding_normalisation: Normalisation = "centre",
         backbone: nn.Module | None = None,
         backend: str = "auto",
     ) -> None:
@@ -83,8 +69,8 @@ class AttendedAutoencoder(nn.Module):
         self.encoder = SemanticEncoder(embedding_dim, feature_dim, hidden, query_length)
         self.decoder = nn.Linear(feature_dim, embedding_dim)
         self.own_mapping = None if coupled else nn.Linear(feature_dim, embedding_dim)
-        self.attention = FusedDenseAttention(attention_scale, backend)
-        self.similarity, self.temperature, self.pooling = similarity, temperature, pooling
+        self.dense_attention = FusedDenseAttention(attention_scale, backend)
+        self.similarity, self.temperature = similarity, temperature
         self.feature_power = feature_power
         self.feature_dropout, self.region_dropout = feature_dropout, region_dropout
         self.embedding_normalisation = embedding_normalisation
@@ -107,7 +93,7 @@ class AttendedAutoencoder(nn.Module):
         the weights, so that new classes are treated alike.
 
         Args:
-            regions: (B, T, d) of training pictures, or (N, d).
+            regions: (B, T, d) of training images, or (N, d).
             seen_embeddings: (C_s, m).
         """
         self.feature_scale = self._compress(regions.float()).square().sum(-1).mean().rsqrt()
@@ -121,13 +107,14 @@ class AttendedAutoencoder(nn.Module):
         return scaled if self.embedding_normalisation == "none" else F.normalize(scaled, dim=-1)
 
     def regions(self, inputs: Tensor, part: BatchPart | None = None) -> Tensor:
-        """X (B, T, d) at unit RMS length from pictures, feature maps (B, d, h, w) or regions (B, T, d)."""
+        """X (B, T, d) at unit RMS length from images, feature maps (B, d, h, w) or regions (B, T, d)."""
         if self.backbone is not None and inputs.ndim == 4 and inputs.shape[1] == 3:
             inputs = self.backbone(inputs)
         regions = as_regions(inputs)
         if not self.training:
             return self._compress(regions.to(self.feature_scale.dtype), self.feature_scale)
-        rows, whole = part or BatchPart(slice(None), len(regions))
+        part = part or BatchPart(slice(None), len(regions))
+        rows, whole = part.rows, part.whole
         factor = self.feature_scale
         if self.region_dropout:  # first: a region that is hidden need not be compressed
             regions = self._hide_regions(regions, rows, whole)
@@ -146,17 +133,17 @@ class AttendedAutoencoder(nn.Module):
         return regions.abs().add_(1e-6).pow_(self.feature_power - 1).mul_(regions).mul_(factor)
 
     def _hide_regions(self, regions: Tensor, rows: slice, whole: int) -> Tensor:
-        """A random part of every picture's regions, kept as they are. (B, T, d) -> (B, T', d)."""
+        """A random part of every image's regions, kept as they are. (B, T, d) -> (B, T', d)."""
         T = regions.shape[1]
         kept = max(1, round((1 - self.region_dropout) * T))
         chosen = torch.rand(whole, T, device=regions.device)[rows].topk(kept, dim=1).indices
         return regions[torch.arange(len(regions), device=regions.device)[:, None], chosen]
 
     def forward(self, inputs: Tensor, class_embeddings: Tensor) -> Tensor:
-        """Scores s(h_d(x~^c), k^c) of every picture and class, equation 8's argument.
+        """Scores s(h_d(x~^c), k^c) of every image and class, equation 8's argument.
 
         Args:
-            inputs: pictures (B, 3, H, W) if there is a backbone, feature maps (B, d, h, w) or regions (B, T, d).
+            inputs: images (B, 3, H, W) if there is a backbone, feature maps (B, d, h, w) or regions (B, T, d).
             class_embeddings: raw K (C, m) of any classes, seen or not.
 
         Returns:
@@ -168,20 +155,25 @@ class AttendedAutoencoder(nn.Module):
     def score(self, regions: Tensor, queries: Tensor, embeddings: Tensor) -> Tensor:
         """Scores (B, C) from scaled regions, queries H (C, d) and embedded classes (C, m)."""
         weight, bias = self.mapping.weight, self.mapping.bias
-        if self.pooling == "average":
-            decoded = F.linear(regions.mean(1), weight, bias)
-            if self.similarity == "cosine":
-                decoded, embeddings = F.normalize(decoded, dim=-1), F.normalize(embeddings, dim=-1)
-            return decoded @ embeddings.mT
         return attended_scores(
             regions, queries, weight, bias, embeddings,
-            similarity=self.similarity, scale=self.attention.scale, backend=self.attention.backend,
+            similarity=self.similarity, scale=self.dense_attention.scale, backend=self.dense_attention.backend,
         )  # fmt: skip
+
+    def classifier(self, classes: ClassSet) -> Scorer:
+        """Scores as `forward` gives them, with the queries computed once."""
+        embeddings = self.embed(classes.descriptions)
+        queries = self.encoder(embeddings)
+        return lambda features: self.score(self.regions(features), queries, embeddings)
+
+    def attention(self, features: Tensor, descriptions: Tensor) -> Tensor | None:
+        """A (B, C, T) of equation 3."""
+        return self.attend(features, descriptions)[1]
 
     def attend(self, inputs: Tensor, class_embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Attended features X~ (B, C, d) and attention A (B, C, T) of equation 3, for whoever wants to see them."""
         queries = self.encoder(self.embed(class_embeddings))
-        return self.attention(self.regions(inputs), queries, need_weights=True)
+        return self.dense_attention(self.regions(inputs), queries, need_weights=True)
 
     def loss(
         self,
@@ -190,7 +182,7 @@ class AttendedAutoencoder(nn.Module):
         class_embeddings: Tensor,
         seen: Tensor,
         *,
-        alpha: float = 0.5,
+        alpha: float = 0.02,
         eta: float = 1.0,
         reduction: str = "mean",
         reconstruct: Literal["all", "seen"] = "all",
@@ -206,8 +198,8 @@ class AttendedAutoencoder(nn.Module):
             alpha, eta: weights; a term with weight 0 is not computed.
             reduction: "mean" or "sum" in L_MA and L_SR, see `losses`.
             reconstruct: classes of equation 6: "all" as in the paper, which needs the unseen classes' descriptions
-                (not their pictures) while training, or "seen".
-            part: which of a batch's pictures these are, where several devices share it.
+                (not their images) while training, or "seen".
+            part: which of a batch's images these are, where several devices share it.
 
         Returns:
             {"loss", "classification", "manifold_alignment", "semantic_reconstruction"}, scalars.

@@ -1,0 +1,52 @@
+"""What a training is given beside its data: device and precision, seed, checkpoint, somebody who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Listener = Callable[[int, int, Mapping[str, float]], None]
+"""Called after a step with its number (from 1), the number of all steps, and losses and the like."""
+
+
+def _nobody(step: int, total: int, figures: Mapping[str, float]) -> None:
+    pass
+
+
+def _one_cpu() -> Fabric:
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator="cpu", devices=1)
+
+
+@dataclass
+class Context:
+    """Circumstances of one training.
+
+    Attributes:
+        fabric: device, precision and processes.
+        seed: every random number comes from it.
+        checkpoint: file that keeps the state of a long training; a state found there is continued. None keeps
+            none.
+        checkpoint_steps: a checkpoint is written after so many steps.
+        identity: what the training is of; a checkpoint of something else is refused.
+        listener: hears of every step.
+    """
+
+    fabric: Fabric = field(default_factory=_one_cpu)
+    seed: int = 0
+    checkpoint: Path | None = None
+    checkpoint_steps: int = 500
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    listener: Listener = _nobody
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device

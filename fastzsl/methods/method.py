@@ -1,0 +1,163 @@
+"""What the rest of the package knows of a zero-shot method: its settings, its training, its trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from fastzsl.methods.context import Context
+    from fastzsl.methods.problem import Problem
+
+
+class ClassSet(NamedTuple):
+    """The classes that compete for an image.
+
+    Attributes:
+        descriptions: (C, m) float32 class embeddings in the units of the data set.
+        training_ids: (C,) int64, the class's place among the training classes, -1 for a class that had no
+            training image.
+    """
+
+    descriptions: Tensor
+    training_ids: Tensor
+
+
+Scorer = Callable[[Tensor], Tensor]
+"""Features of B images -> scores (B, C): regions (B, T, d) or pooled features (B, d), as the method reads them."""
+
+
+class Model(nn.Module):
+    """A trained method. Its state_dict is all that a run keeps of it.
+
+    Attributes:
+        reads: what a scorer takes, copied from the method by `new_model`.
+        depends_on_class_set: whether a class's score changes with the other classes of the set, as it does where
+            a classifier is fitted to synthesised features. T1 then takes a classifier of the unseen classes alone.
+    """
+
+    reads: Literal["regions", "pooled"] = "pooled"
+    depends_on_class_set: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fitted: tuple[str, ...] = ()
+
+    def register_fitted(self, *names: str) -> None:
+        """Declare buffers whose shape is known only after `fit`; they are empty until then.
+
+        Assign tensors to them in `fit`; `load_state_dict` takes whatever shape was saved.
+        """
+        self._fitted += names
+        for name in names:
+            self.register_buffer(name, torch.empty(0))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        for name in self._fitted:
+            saved = state_dict.get(prefix + name)
+            if isinstance(saved, Tensor):
+                setattr(self, name, torch.empty_like(saved, device=getattr(self, name).device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def classifier(self, classes: ClassSet) -> Scorer:
+        """A scorer for these classes. Work that is done once for a set of classes belongs here.
+
+        Args:
+            classes: seen ones, new ones, or both, on the model's device.
+        """
+        raise NotImplementedError
+
+    def attention(self, features: Tensor, descriptions: Tensor) -> Tensor | None:
+        """Where each class looks: (B, C, T), rows that sum to 1. None for a model without attention.
+
+        Args:
+            features: as a scorer takes them.
+            descriptions: (C, m) class embeddings.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A zero-shot method. The fields of a subclass are its settings; its docstring explains them in `--help`.
+
+    Class attributes:
+        name: on the command line and in config.yaml.
+        label: row of the tables, and key into the published figures.
+        reads: "regions" (B, T, d) or "pooled" features (B, d), the mean over the regions.
+        calibrated: whether gamma (equation 9) is chosen for it.
+        grid: values that the search on held-out seen classes tries for each setting.
+        full_grid: try all combinations of the grid; else one setting after the other.
+        budget: settings of the documented cheap variant, for `reproduce --budget`.
+        version: part of a trial's identity. Raise it whenever the same settings give other results.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    reads: ClassVar[Literal["regions", "pooled"]] = "pooled"
+    calibrated: ClassVar[bool] = True
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    full_grid: ClassVar[bool] = False
+    budget: ClassVar[Mapping[str, Any]] = {}
+    version: ClassVar[int] = 1
+
+    @property
+    def descriptions(self) -> Literal["seen", "all"]:
+        """Which class descriptions `fit` reads. `Problem` refuses all others."""
+        return "seen"
+
+    @property
+    def has_idle_parameters(self) -> bool:
+        """Whether some parameter gets no gradient, for which several devices have to look in every step."""
+        return False
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether `fit` trains the backbone too, on images instead of stored features."""
+        return False
+
+    def build(self, feature_dim: int, embedding_dim: int, backbone: nn.Module | None = None) -> Model:
+        """An untrained model.
+
+        Args:
+            feature_dim: d, size of a region's feature.
+            embedding_dim: m, size of a class embedding.
+            backbone: only where `trains_backbone`.
+        """
+        raise NotImplementedError
+
+    def fit(self, model: Model, problem: Problem, context: Context) -> None:
+        """Train `model` in place on what `problem` shows.
+
+        The same problem, settings and `context.seed` give the same bits.
+        """
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a result: name, version, and the settings that differ from their defaults.
+
+        A setting that is added later, with a default that changes nothing, leaves old trials valid.
+        """
+        defaults = type(self)().settings()
+        changed = {k: v for k, v in self.settings().items() if v != defaults[k]}
+        return {"method": self.name, "version": self.version, "settings": changed}
+
+
+def new_model(
+    method: Method, feature_dim: int, embedding_dim: int, seed: int, backbone: nn.Module | None = None
+) -> Model:
+    """`method.build` with weights drawn from `seed`; the global random state stays as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = method.build(feature_dim, embedding_dim, backbone)
+    model.reads = method.reads
+    return model
