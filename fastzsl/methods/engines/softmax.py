@@ -1,0 +1,131 @@
+"""A linear softmax classifier: convex, without random numbers but the order of the images, on any device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LBFGS_HISTORY = 10
+
+
+class LinearSoftmax(NamedTuple):
+    """p(c | x) = softmax(W x + b)_c.
+
+    Attributes:
+        weight: W (C, d).
+        bias: b (C,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(B, d) -> (B, C)."""
+        return features @ self.weight.mT + self.bias
+
+    def log_probabilities(self, features: Tensor) -> Tensor:
+        """(B, d) -> (B, C), rows whose exponentials sum to 1."""
+        return self.logits(features).log_softmax(1)
+
+
+def softmax_loss(found: LinearSoftmax, features: Tensor, labels: Tensor, penalty: float = 0.0) -> Tensor:
+    """mean cross-entropy + penalty / 2 · |W|², the objective of both trainings; the bias is not penalised."""
+    return F.cross_entropy(found.logits(features), labels) + 0.5 * penalty * found.weight.square().sum()
+
+
+def fit_softmax(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    penalty: float,
+    *,
+    steps: int = 200,
+    tolerance: float = 1e-5,
+    start: LinearSoftmax | None = None,
+) -> LinearSoftmax:
+    """The minimum of `softmax_loss` by L-BFGS over all images at once.
+
+    Args:
+        features: (N, d), float32 or float64; the result has their dtype and device.
+        labels: (N,) int64 below `num_classes`.
+        penalty: above 0, so that there is one minimum.
+        steps: largest number of L-BFGS steps.
+        tolerance: stop where no entry of the gradient is larger.
+        start: where to begin, such as the minimum for another penalty; zeros if None.
+    """
+    start = start or _zeros(features, num_classes)
+    weight, bias = (part.detach().clone().requires_grad_() for part in start)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=steps,
+        max_eval=2 * steps,
+        tolerance_grad=tolerance,
+        tolerance_change=0.0,
+        history_size=LBFGS_HISTORY,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        loss, weight.grad, bias.grad = _loss_and_gradient(
+            LinearSoftmax(weight.detach(), bias.detach()), features, labels, penalty
+        )
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    return LinearSoftmax(weight.detach(), bias.detach())
+
+
+def fit_softmax_by_adam(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    penalty: float = 0.0,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    seed: int,
+    start: LinearSoftmax | None = None,
+) -> LinearSoftmax:
+    """Some passes of Adam over `softmax_loss` of batches: what the generative methods' authors do.
+
+    Args:
+        features: (N, d), float32 or float64; the result has their dtype and device.
+        labels: (N,) int64 below `num_classes`.
+        penalty: as in `softmax_loss`.
+        epochs, batch_size, lr, betas: of Adam.
+        seed: decides the order of the images, the only thing that is drawn.
+        start: where to begin; zeros if None.
+    """
+    start = start or _zeros(features, num_classes)
+    weight, bias = (part.detach().clone() for part in start)
+    optimizer = torch.optim.Adam([weight, bias], lr=lr, betas=betas)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        order = torch.randperm(len(features), generator=generator).to(features.device)
+        for batch in order.split(batch_size):
+            _, weight.grad, bias.grad = _loss_and_gradient(
+                LinearSoftmax(weight, bias), features[batch], labels[batch], penalty
+            )
+            optimizer.step()
+    return LinearSoftmax(weight, bias)
+
+
+def _zeros(features: Tensor, num_classes: int) -> LinearSoftmax:
+    return LinearSoftmax(features.new_zeros(num_classes, features.shape[1]), features.new_zeros(num_classes))
+
+
+def _loss_and_gradient(
+    at: LinearSoftmax, features: Tensor, labels: Tensor, penalty: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`softmax_loss` and its gradient, half the time of autograd for these shapes."""
+    log_p = at.log_probabilities(features)
+    loss = F.nll_loss(log_p, labels) + 0.5 * penalty * at.weight.square().sum()
+    wrong = log_p.exp_()
+    wrong[torch.arange(len(labels), device=labels.device), labels] -= 1
+    wrong /= len(labels)
+    return loss, torch.addmm(at.weight, wrong.mT, features, beta=penalty), wrong.sum(0)
