@@ -5,10 +5,10 @@
 #include <chrono>
 #include <vector>
 
-#include "isa.hpp"
-#include "ops.hpp"
-#include "pool.hpp"
-#include "scratch.hpp"
+#include "isa/dispatch.hpp"
+#include "ops/ops.hpp"
+#include "runtime/threads.hpp"
+#include "runtime/scratch.hpp"
 
 namespace py = pybind11;
 using namespace fastzsl;
@@ -43,11 +43,11 @@ void attend(const RegionsTuple& x, uintptr_t queries, int64_t C, float scale, ui
 }
 
 void scores_grad(const RegionsTuple& x, uintptr_t queries, uintptr_t weight, uintptr_t bias, uintptr_t classes, int64_t C,
-                 int64_t m, float scale, int similarity, int order, uintptr_t grad, uintptr_t scores, uintptr_t attention,
+                 int64_t m, float scale, int similarity, int order, uintptr_t grad, uintptr_t attention,
                  uintptr_t values, uintptr_t d_regions, uintptr_t d_queries, uintptr_t d_weight, uintptr_t d_bias,
                  uintptr_t d_classes, int threads) {
     ScoresGrad call{regions_of(x), pointer(queries), pointer(weight), pointer(bias), pointer(classes), C, m, scale,
-                    Similarity(similarity), Order(order), pointer(grad), pointer(scores), pointer(attention), pointer(values),
+                    Similarity(similarity), Order(order), pointer(grad), pointer(attention), pointer(values),
                     pointer(d_regions), pointer(d_queries), pointer(d_weight), pointer(d_bias), pointer(d_classes), threads};
     const Kernels& k = kernels();
     py::gil_scoped_release release;
@@ -102,8 +102,8 @@ PYBIND11_MODULE(_native, module) {
         "share_openmp", [](uintptr_t address) { share_openmp(reinterpret_cast<void*>(address)); }, py::arg("gomp_parallel"),
         "Run on the threads of the OpenMP runtime whose GOMP_parallel lies at this address; 0: on threads of our own.");
     module.def("set_isa", &set_isa, py::arg("name"), "Use another instruction set, for tests; ValueError if not in isas().");
-    module.def("split_from", &split_from, "How many regions a call must have for float32 products in parts; see csrc/split.hpp.");
-    module.def("set_split_from", &set_split_from, py::arg("regions"), "Another number of them, for tests.");
+    module.def("bf16x3_from", &bf16x3_from, "The smallest number of regions for which float32 products run as bf16x3; see csrc/isa/dispatch.hpp.");
+    module.def("set_bf16x3_from", &set_bf16x3_from, py::arg("regions"), "Another number of regions, for tests.");
     py::class_<Memory>(module, "Memory", py::buffer_protocol(), "Bytes for a large result; see csrc/module.cpp.")
         .def(py::init<size_t>())
         .def_buffer(&Memory::info);

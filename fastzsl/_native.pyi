@@ -18,11 +18,11 @@ def isa() -> str:
 def set_isa(name: str) -> None:
     """Use another instruction set, for tests. Raises ValueError if it is not in `isas()`."""
 
-def split_from() -> int:
-    """How many regions a call must have for float32 products in parts (AMX); see csrc/split.hpp."""
+def bf16x3_from() -> int:
+    """The smallest number of regions for which float32 products run as bf16x3 (AMX); see csrc/isa/dispatch.hpp."""
 
-def set_split_from(regions: int) -> None:
-    """Another number of them, for tests."""
+def set_bf16x3_from(regions: int) -> None:
+    """Another number of regions, for tests."""
 
 def share_openmp(gomp_parallel: int) -> None:
     """Run on the threads of the OpenMP runtime whose GOMP_parallel lies at this address; 0: on threads of our own."""
@@ -82,7 +82,6 @@ def scores_grad(
     similarity: int,
     order: int,
     grad: int,
-    scores: int,
     attention: int,
     values: int,
     d_regions: int,

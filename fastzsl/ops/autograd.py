@@ -69,19 +69,19 @@ class AttendedScores(torch.autograd.Function):
         scores, attention, values = kernel_ops.scores_forward(
             *inputs, similarity, scale, order, True, backend
         )
-        ctx.save_for_backward(*inputs, scores, attention, values)
+        ctx.save_for_backward(*inputs, attention, values)
         ctx.settings = (similarity, scale, order)
         ctx.backend = backend
         return scores
 
     @staticmethod
     def backward(ctx: Any, grad_scores: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, scores, attention, values = ctx.saved_tensors
+        *inputs, attention, values = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:5])
         if torch.is_grad_enabled():
             return *_differentiable_scores(ctx, inputs, grad_scores), None, None, None, None
         grads = kernel_ops.scores_backward(
-            grad_scores, *inputs, scores, attention, values, *ctx.settings, needs, ctx.backend
+            grad_scores, *inputs, attention, values, *ctx.settings, needs, ctx.backend
         )
         return *(grad if need else None for grad, need in zip(grads, needs)), None, None, None, None
 

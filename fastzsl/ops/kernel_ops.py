@@ -96,7 +96,6 @@ def scores_backward(
     decoder_weight: Tensor,
     decoder_bias: Optional[Tensor],  # noqa: UP045
     class_embeddings: Tensor,
-    scores: Tensor,
     attention: Tensor,
     values: Tensor,
     similarity: str,
@@ -108,14 +107,14 @@ def scores_backward(
     """Gradients of the five tensors in order, empty where `needs` says False."""
     return kernel_module(backend).scores_backward(
         grad_scores, regions, queries, decoder_weight, decoder_bias, class_embeddings,
-        scores, attention, values, similarity, scale, order, needs,
+        attention, values, similarity, scale, order, needs,
     )  # fmt: skip
 
 
 @scores_backward.register_fake
 def _(  # type: ignore[no-untyped-def]
     grad_scores, regions, queries, decoder_weight, decoder_bias, class_embeddings,
-    scores, attention, values, similarity, scale, order, needs, backend,
+    attention, values, similarity, scale, order, needs, backend,
 ):  # fmt: skip
     inputs = (regions, queries, decoder_weight, decoder_bias, class_embeddings)
     return tuple(

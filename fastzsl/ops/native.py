@@ -170,7 +170,6 @@ def scores_backward(
     decoder_weight: Tensor,
     decoder_bias: Tensor | None,
     class_embeddings: Tensor,
-    scores: Tensor,
     attention: Tensor,
     values: Tensor,
     similarity: str,
@@ -180,16 +179,15 @@ def scores_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the five tensors in order, empty where `needs` says False."""
     regions = _walkable(regions)
-    queries, decoder_weight, class_embeddings, grad_scores, scores, attention, values = (
-        t.contiguous()
-        for t in (queries, decoder_weight, class_embeddings, grad_scores, scores, attention, values)
+    queries, decoder_weight, class_embeddings, grad_scores, attention, values = (
+        t.contiguous() for t in (queries, decoder_weight, class_embeddings, grad_scores, attention, values)
     )
     bias = None if decoder_bias is None else decoder_bias.contiguous()
     grads = _empty_grads((regions, queries, decoder_weight, bias, class_embeddings), needs)
     _module().scores_grad(
         _describe(regions), queries.data_ptr(), decoder_weight.data_ptr(), _address(bias),
         class_embeddings.data_ptr(), *class_embeddings.shape, scale, _SIMILARITY[similarity], _ORDER[order],
-        grad_scores.data_ptr(), scores.data_ptr(), attention.data_ptr(), values.data_ptr(),
+        grad_scores.data_ptr(), attention.data_ptr(), values.data_ptr(),
         *(g.data_ptr() for g in grads), _threads(regions.numel() * queries.shape[0]),
     )  # fmt: skip
     return grads[0], grads[1], grads[2], grads[3], grads[4]

@@ -130,7 +130,6 @@ def scores_backward(
     decoder_weight: Tensor,
     decoder_bias: Tensor | None,
     class_embeddings: Tensor,
-    scores: Tensor,
     attention: Tensor,
     values: Tensor,
     similarity: str,

@@ -26,17 +26,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="; ".join(native.missing())))
 
 
-ALWAYS_SPLIT = "amx, always split"
+ALWAYS_BF16X3 = "amx, always bf16x3"
 
 
-@pytest.fixture(params=(ISAS + [ALWAYS_SPLIT] * ("amx" in ISAS)) or ["none"])
+@pytest.fixture(params=(ISAS + [ALWAYS_BF16X3] * ("amx" in ISAS)) or ["none"])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every instruction set of this machine in turn, the last one also with float32 always in parts."""
-    before, split_from = _native.isa(), _native.split_from()
+    """Every instruction set of this machine in turn, the last one also with float32 always as bf16x3."""
+    before, bf16x3_from = _native.isa(), _native.bf16x3_from()
     name = request.param.split(",")[0]
     _native.set_isa(name)
-    if request.param == ALWAYS_SPLIT:
-        _native.set_split_from(0)
+    if request.param == ALWAYS_BF16X3:
+        _native.set_bf16x3_from(0)
     yield name
     _native.set_isa(before)
-    _native.set_split_from(split_from)
+    _native.set_bf16x3_from(bf16x3_from)

@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "../../csrc/isa.hpp"
-#include "../../csrc/ops.hpp"
+#include "isa/dispatch.hpp"
+#include "ops/ops.hpp"
 
 using namespace fastzsl;
 
@@ -134,12 +134,12 @@ void all_ops(const Kernels& k, const Shape& s, DType type, bool t_contiguous, Si
         Buffer grad(type, B * C), gx(type, B * T * d, false), gh(type, C * d, false), gw(type, m * d, false), gb(type, m, false),
             gk(type, C * m, false);
         scores_backward(k, ScoresGrad{regions, h.data(), w.data(), b.data(), keys.data(), C, m, 1.f, similarity, order,
-                                      grad.data(), result.data(), a.data(), values.data(), gx.data(), gh.data(), gw.data(),
+                                      grad.data(), a.data(), values.data(), gx.data(), gh.data(), gw.data(),
                                       gb.data(), gk.data(), threads});
         for (const Buffer* g : {&gx, &gh, &gw, &gb, &gk})
             for (int64_t i = 0; i < g->n; i++) check(std::isfinite((*g)[i]), "a gradient of the scores", k, s);
         scores_backward(k, ScoresGrad{regions, h.data(), w.data(), nullptr, keys.data(), C, m, 1.f, similarity, order,
-                                      grad.data(), result.data(), a.data(), values.data(), nullptr, nullptr, gw.data(), nullptr,
+                                      grad.data(), a.data(), values.data(), nullptr, nullptr, gw.data(), nullptr,
                                       nullptr, threads});
     }
 }
@@ -151,11 +151,11 @@ int main(int argc, char** argv) {
     const std::vector<Shape> shapes = {{1, 1, 1, 1, 1},    {2, 7, 5, 16, 3},    {3, 49, 33, 40, 17}, {1, 50, 70, 33, 5},
                                        {5, 2, 17, 65, 33}, {2, 13, 31, 520, 9}, {1, 196, 15, 24, 20}};
     std::vector<std::string> names = isas();
-    if (names.back() == "amx") names.push_back("amx");  // once more, with float32 always in parts
+    if (names.back() == "amx") names.push_back("amx");  // once more, with float32 always as bf16x3
     for (size_t round = 0; round < names.size(); round++) {
         const std::string& name = names[round];
         set_isa(name);
-        set_split_from(round && names[round - 1] == name ? 0 : 128);
+        set_bf16x3_from(round && names[round - 1] == name ? 0 : 128);
         const Kernels& k = kernels();
         for (const Shape& s : shapes) {
             if (many_threads) {  // several callers at once, each wanting several threads

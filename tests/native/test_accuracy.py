@@ -38,7 +38,7 @@ def test_scores(isa: str, similarity: str, order: str, dtype: torch.dtype, seed:
             scores, attention, values = native.scores_forward(*inputs, similarity, 1.0, order, True)
             alone, _, _ = native.scores_forward(*inputs, similarity, 1.0, order, False)
             grads = native.scores_backward(
-                upstream, *inputs, scores, attention, values, similarity, 1.0, order, [True] * 5
+                upstream, *inputs, attention, values, similarity, 1.0, order, [True] * 5
             )
         within(alone, eager[0], truth[0], "scores")
         within(scores, eager[0], truth[0], "scores with saved attention")

@@ -57,14 +57,14 @@ def test_no_gradient_that_nobody_needs(similarity: str, seed: int) -> None:
     B, T, C, d, m = 2, 9, 12, 20, 7
     inputs = [t.detach() for t in make(B, T, C, d, m)]
     for order in native.ORDERS[similarity]:
-        scores, attention, values = native.scores_forward(*inputs, similarity, 1.0, order, True)
+        _, attention, values = native.scores_forward(*inputs, similarity, 1.0, order, True)
         full = native.scores_backward(
-            torch.ones(B, C), *inputs, scores, attention, values, similarity, 1.0, order, [True] * 5
+            torch.ones(B, C), *inputs, attention, values, similarity, 1.0, order, [True] * 5
         )
         for wanted in range(5):
             needs = [i == wanted for i in range(5)]
             some = native.scores_backward(
-                torch.ones(B, C), *inputs, scores, attention, values, similarity, 1.0, order, needs
+                torch.ones(B, C), *inputs, attention, values, similarity, 1.0, order, needs
             )
             assert torch.equal(some[wanted], full[wanted])
             assert all(g.numel() == 0 for i, g in enumerate(some) if i != wanted)
@@ -81,7 +81,7 @@ def test_bit_for_bit_for_any_number_of_threads(isa: str, seed: int) -> None:
                 saved = native.scores_forward(*inputs, similarity, 1.0, order, True)
                 results += saved
                 results += native.scores_backward(
-                    torch.ones(6, 90), *inputs, *saved, similarity, 1.0, order, [True] * 5
+                    torch.ones(6, 90), *inputs, *saved[1:], similarity, 1.0, order, [True] * 5
                 )
         attended, attention = native.attention_forward(*inputs[:2], 1.0, True)
         results += native.attention_backward(attended, None, *inputs[:2], attention, 1.0, [True, True])

@@ -22,7 +22,7 @@ numbers = st.integers(1, 70)
     B=st.integers(1, 5), T=st.integers(1, 60), C=numbers, d=numbers, m=numbers, t_contiguous=st.booleans(),
     bias=st.booleans(), similarity=st.sampled_from(["dot", "cosine"]), seed=st.integers(0, 1000),
     name=st.sampled_from(_native.isas() if not native.missing() else ["none"]),
-    split_from=st.sampled_from([0, 128]),
+    bf16x3_from=st.sampled_from([0, 128]),
 )  # fmt: skip
 def test_any_shape(
     B: int,
@@ -35,12 +35,12 @@ def test_any_shape(
     similarity: str,
     seed: int,
     name: str,
-    split_from: int,
+    bf16x3_from: int,
 ) -> None:
     torch.manual_seed(seed)
-    before, split_before = _native.isa(), _native.split_from()
+    before, split_before = _native.isa(), _native.bf16x3_from()
     _native.set_isa(name)
-    _native.set_split_from(split_from)
+    _native.set_bf16x3_from(bf16x3_from)
     try:
         inputs = make(B, T, C, d, m, t_contiguous=t_contiguous, bias=bias)
         exact = inputs.double()
@@ -53,7 +53,7 @@ def test_any_shape(
         assert error(got, reference.dense_attention(*exact[:2])) < 1e-5
     finally:
         _native.set_isa(before)
-        _native.set_split_from(split_before)
+        _native.set_bf16x3_from(split_before)
 
 
 @pytest.mark.parametrize("T", [1, 7, 49, 50, 196, 576])
