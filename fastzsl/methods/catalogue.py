@@ -11,7 +11,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from fastzsl.errors import UserError, first_line, nearest
-from fastzsl.methods import eszsl  # noqa: F401
+from fastzsl.methods import (
+    eszsl,  # noqa: F401
+    lesae,  # noqa: F401
+    sae,  # noqa: F401
+)
 from fastzsl.methods.attended import method as attended  # noqa: F401
 from fastzsl.methods.attended import pooled  # noqa: F401
 from fastzsl.methods.method import Method

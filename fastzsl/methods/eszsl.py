@@ -11,17 +11,15 @@ from typing import Any, ClassVar
 
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.bilinear import BilinearModel
-from fastzsl.methods.engines.scaling import FeatureNorm
+from fastzsl.methods.engines.scaled import ScaledMethod
 from fastzsl.methods.engines.statistics import statistics
-from fastzsl.methods.method import Method
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
-from fastzsl.methods.settings import check_settings
 
 
 @register
 @dataclass(frozen=True)
-class ESZSL(Method):
+class ESZSL(ScaledMethod):
     """ESZSL. Minimises |X V A' - Y|² + gamma |V A'|² + lambda |X V|² + gamma lambda |V|² over V (d, m):
 
         V = (X'X + gamma I)^-1 X'Y A (A'A + lambda I)^-1,    score = x' V a
@@ -29,7 +27,7 @@ class ESZSL(Method):
     with features X (N, d), labels Y (N, C_s) in {0, 1} and unit-length class embeddings A (C_s, m).
 
     Args:
-        feature_norm: scaling of the features.
+        feature_norm, embedding_normalisation: scalings of features and class embeddings.
         log_gamma: log10 of gamma as a share of trace(X'X) / d, the weight on classes' classifiers.
         log_lambda: log10 of lambda as a share of trace(A'A) / m, the weight on images' embeddings.
     """
@@ -43,17 +41,14 @@ class ESZSL(Method):
     }
     full_grid: ClassVar[bool] = True
 
-    feature_norm: FeatureNorm = "unit"
     log_gamma: float = 0.0
     log_lambda: float = 0.0
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
     def build(self, feature_dim: int, embedding_dim: int, backbone: object = None) -> BilinearModel:
-        return BilinearModel(feature_dim, embedding_dim, self.feature_norm)
+        return BilinearModel(feature_dim, embedding_dim, self.feature_norm, self.embedding_normalisation)
 
     def fit(self, model: BilinearModel, problem: Problem, context: Context) -> None:  # type: ignore[override]
-        stats = statistics(model.scaling, problem, context)
-        left = stats.gram.ridge(10.0**self.log_gamma, stats.class_sums @ stats.descriptions)
-        model.weight = stats.embedding_gram.ridge(10.0**self.log_lambda, left.mT).mT.float()
+        stats = statistics(model, problem, context)
+        left = stats.gram.ridge(10.0**self.log_gamma, stats.class_sums)
+        right = stats.embedding_gram.ridge(10.0**self.log_lambda, stats.descriptions.mT)
+        model.weight = (left @ right.mT).to(model.weight)

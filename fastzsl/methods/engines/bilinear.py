@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from fastzsl.methods.engines.scaling import FeatureNorm, Scaling, unit_rows
-from fastzsl.methods.method import ClassSet, Model, Scorer
+from fastzsl.methods.attended.normalisation import Normalisation
+from fastzsl.methods.engines.scaled import ScaledModel
+from fastzsl.methods.engines.scaling import FeatureNorm
+from fastzsl.methods.method import ClassSet, Scorer
+
+Similarity = Literal["dot", "cosine"]
+SHORTEST = 1e-12
+"""Length below which a vector has no direction, as in `F.normalize`."""
 
 
-class BilinearModel(Model):
-    """Scores x' W a of scaled pooled features x (B, d) and unit-length class embeddings a (C, m).
+class BilinearModel(ScaledModel):
+    """Scores x' W a of scaled pooled features x (B, d) and class embeddings a (C, m).
+
+    With class embeddings of unit length the cosine of W' x and a orders the classes as the dot product does; it
+    divides all scores of an image by one number, which calibration across images notices.
 
     Args:
-        feature_dim: d.
-        embedding_dim: m.
-        feature_norm: scaling of the features.
+        similarity: x' W a, or the cosine of W' x and a.
+        others: as `ScaledModel`.
     """
 
     weight: Tensor
 
-    def __init__(self, feature_dim: int, embedding_dim: int, feature_norm: FeatureNorm) -> None:
-        super().__init__()
-        self.scaling = Scaling(feature_norm, feature_dim)
+    def __init__(
+        self,
+        feature_dim: int,
+        embedding_dim: int,
+        feature_norm: FeatureNorm,
+        embedding_normalisation: Normalisation = "unit",
+        similarity: Similarity = "dot",
+    ) -> None:
+        super().__init__(feature_dim, embedding_dim, feature_norm, embedding_normalisation)
+        self.similarity = similarity
         self.register_buffer("weight", torch.zeros(feature_dim, embedding_dim))
 
     def classifier(self, classes: ClassSet) -> Scorer:
-        prototypes = self.weight @ unit_rows(classes.descriptions).mT.to(self.weight)
-        return lambda features: self.scaling(features.to(prototypes)) @ prototypes
+        embeddings = self.describe(classes.descriptions.to(self.weight))
+        if self.similarity == "cosine":
+            embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
+        prototypes = self.weight @ embeddings.mT
+
+        def score(features: Tensor) -> Tensor:
+            scaled = self.scaling(features.to(prototypes))
+            scores = scaled @ prototypes
+            if self.similarity == "dot":
+                return scores
+            return scores / (scaled @ self.weight).norm(dim=1, keepdim=True).clamp_min(SHORTEST)
+
+        return score

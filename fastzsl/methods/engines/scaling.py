@@ -56,8 +56,3 @@ class Scaling(nn.Module):
         if self.how == "unit":
             return F.normalize(features, dim=-1)
         return (features - self.shift.to(features.dtype)) * self.factor.to(features.dtype)
-
-
-def unit_rows(descriptions: Tensor) -> Tensor:
-    """Class embeddings with rows of unit length, (C, m) -> (C, m)."""
-    return F.normalize(descriptions, dim=-1)
