@@ -1,0 +1,140 @@
+"""Rankings of classes learnt by gradient steps: the training of ALE, SJE and DeViSE.
+
+Each sample wants its own class's score above the others' by a margin; the three methods differ in how violated
+margins are weighed. All classes are scored for a batch of images at once, and the losses are exact, where the
+original papers draw a wrong class at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastzsl.methods.context import Context
+from fastzsl.methods.engines.bilinear import BilinearModel, Similarity
+from fastzsl.methods.engines.checkpoint import Checkpoint
+from fastzsl.methods.engines.loop import epoch_order
+from fastzsl.methods.engines.scaled import ScaledMethod, TrainingData
+from fastzsl.methods.problem import Problem
+from fastzsl.methods.settings import check_settings
+
+RankingLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Margins (B, C_s), margin + F(x, c) - F(x, y) for c other than y and -inf for y -> the loss of each image (B,) and
+its derivative by the margins (B, C_s), not negative."""
+
+
+def ranking_gradient(
+    scores: Tensor, labels: Tensor, margin: float, loss: RankingLoss
+) -> tuple[Tensor, Tensor]:
+    """The loss of each image (B,) and its derivative by the scores (B, C_s), whose rows sum to 0.
+
+    Args:
+        scores: F(x, c), (B, C_s).
+        labels: (B,).
+        margin: what F(x, y) should lead by.
+    """
+    own = labels[:, None]
+    margins = (margin + scores - scores.gather(1, own)).scatter_(1, own, -torch.inf)
+    values, slopes = loss(margins)
+    return values, slopes.scatter_(1, own, -slopes.sum(1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class RankingMethod(ScaledMethod):
+    """Settings and training that ALE, SJE and DeViSE share; their own docstrings explain the settings.
+
+    Scores of the training classes are X W A'. W starts as W0 and moves within the span of A's rows, so that the
+    training keeps V (d, C_s) with W = W0 + V A instead of W: fewer products, and the same W.
+    """
+
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "feature_norm": ("unit", "standard"),
+        "lr": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        "epochs": (5, 10, 20, 50),
+    }
+    full_grid: ClassVar[bool] = True
+
+    lr: float = 1.0
+    epochs: int = 20
+    batch_size: int = 64
+    margin: float = 1.0
+    init_scale: float = 0.0
+    similarity: Similarity = "dot"
+
+    def __post_init__(self) -> None:
+        check_settings(self, positive=["lr", "epochs", "batch_size"], not_negative=["margin", "init_scale"])
+
+    def loss(self, margins: Tensor) -> tuple[Tensor, Tensor]:
+        """A `RankingLoss`."""
+        raise NotImplementedError
+
+    def build(self, feature_dim: int, embedding_dim: int, backbone: object = None) -> BilinearModel:
+        return BilinearModel(
+            feature_dim, embedding_dim, self.feature_norm, self.embedding_normalisation, self.similarity
+        )
+
+    def fit(self, model: BilinearModel, problem: Problem, context: Context) -> None:  # type: ignore[override]
+        data = model.fit_scales(problem, context)
+        generator = torch.Generator().manual_seed(context.seed)
+        start = torch.randn(model.weight.shape, generator=generator).to(model.weight)
+        start *= self.init_scale * model.weight.shape[0] ** -0.5
+        name = f"{self.name} {self._path()} {context.seed} on {context.device}"
+        shorter: dict[int, Tensor] = problem.cached(name, dict) if context.checkpoint is None else {}
+        state = self.descend(data, start, context, shorter)
+        model.weight = start + state @ data.descriptions
+
+    def descend(
+        self, data: TrainingData, start: Tensor, context: Context, shorter: dict[int, Tensor]
+    ) -> Tensor:
+        """V (d, C_s) after `epochs` epochs of steps of constant length down the mean loss of a batch.
+
+        Args:
+            data: training data.
+            start: W0 (d, m).
+            shorter: epochs -> V of trainings that differ in the number of epochs only; this one is added. A search
+                over epochs costs its longest training.
+        """
+        kernel = data.descriptions @ data.descriptions.mT
+        state = _State(data.features.shape[1], len(kernel)).to(data.features)
+        checkpoint = Checkpoint(context, {"state": state})
+        done = checkpoint.restore()
+        known = max((epoch for epoch in shorter if epoch <= self.epochs), default=0)
+        if known > done:
+            done, state.moved = known, shorter[known].clone()
+        prototypes = start @ data.descriptions.mT + state.moved @ kernel
+        lr = self.lr / float(data.features.square().sum(1).mean().clamp_min(1e-30))
+        for epoch in range(done, self.epochs):
+            total = torch.zeros((), device=kernel.device)
+            for batch in (
+                epoch_order(len(data.labels), context.seed, epoch).to(kernel.device).split(self.batch_size)
+            ):
+                features = data.features[batch]
+                values, slopes = ranking_gradient(
+                    features @ prototypes, data.labels[batch], self.margin, self.loss
+                )
+                step = features.mT @ (slopes * (-lr / len(batch)))
+                state.moved += step
+                prototypes += step @ kernel
+                total += values.sum()
+            context.listener(epoch + 1, self.epochs, {"loss": float(total) / len(data.labels)})
+            checkpoint.save(epoch + 1)
+        shorter[self.epochs] = state.moved.clone()
+        return state.moved
+
+    def _path(self) -> dict[str, Any]:
+        """What decides the way of the descent, but not where it ends."""
+        return {k: v for k, v in self.settings().items() if k not in ("epochs", "similarity")}
+
+
+class _State(nn.Module):
+    """V (d, C_s), kept in a checkpoint."""
+
+    moved: Tensor
+
+    def __init__(self, feature_dim: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("moved", torch.zeros(feature_dim, classes))
