@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from fastzsl.command.console import open_console
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
 from fastzsl.data.download.fetch import Digest, download
@@ -125,7 +126,7 @@ def fetch(settings: Settings, console: Console | None = None) -> None:
     Raises:
         UserError: the server or an archive is not what it should be; what came is kept where it can be used.
     """
-    console = console or Console()
+    console = console or open_console()
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
+from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
-from fastzsl.command.parsing import parse, progress_bars
-from fastzsl.errors import UserError
-from fastzsl.protocol.metrics import evaluate
-from fastzsl.protocol.scoring import localisation, test_scores
-from fastzsl.report.results import print_results
-from fastzsl.training.config import load_config
-from fastzsl.training.inputs import feature_dim, prepare
-from fastzsl.training.launch import open_fabric
-from fastzsl.training.loop import build_model
-from fastzsl.training.run import RunFolder
+from fastzsl.command.parsing import parse
+from fastzsl.protocol.attention import localisation
+from fastzsl.protocol.metrics import Results, evaluate
+from fastzsl.protocol.scoring import test_scores
+from fastzsl.report.results import results_table
+from fastzsl.report.tables import print_table
+from fastzsl.training.inputs import check_names, prepare
+from fastzsl.training.opened import open_run
+
+DESCRIPTION = """Repeat the evaluation of a finished run.
+
+It is refused where images, splits or descriptions are no longer those that the run was trained on.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,36 +33,39 @@ class Settings:
     Args:
         run: the run folder.
         json: print one JSON object with T1, U, S, H, gamma, U0, S0, H0 and AUSUC, as fractions.
+        root: folder of the data set, where it was moved since the training.
+        features: file of feature maps, where it was moved since the training.
+        changed_data: evaluate although the data set is not the one that the run was trained on.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     json: bool = False
+    root: Path | None = None
+    features: Path | None = None
+    changed_data: bool = False
 
 
 @exits_with_message
-def main(arguments: list[str] | None = None) -> None:
-    settings = parse(
-        Settings, arguments, "python -m fastzsl.eval", "Repeat the evaluation of a finished run."
-    )
-    if not settings.run.is_dir():
-        raise UserError(f"no folder {settings.run}; wanted the run folder of python -m fastzsl.train")
-    run = RunFolder(settings.run)
-    config = load_config(run.config)
-    gamma = run.load_gamma()
-    console = Console(stderr=settings.json)
-    fabric = open_fabric(config.accelerator, config.precision)
+def main(arguments: list[str] | None = None) -> Results:
+    asked = parse(Settings, arguments, "python -m fastzsl.eval", DESCRIPTION)
+    console = open_console(stderr=asked.json)
+    opened = open_run(asked.run)
+    settings = opened.settings
+    moved = {k: v for k in ("root", "features") if (v := getattr(asked, k)) is not None}
+    settings = replace(settings, data=replace(settings.data, **moved))
+    check_names(settings)
     with progress_bars(console) as progress:
-        data, backbone = prepare(config, fabric.device, progress)
-    model = build_model(data, config, feature_dim(data, backbone), backbone)
-    run.load_model(model)
-    fabric.setup_module(model)
-    scores = test_scores(model, data)
-    results = evaluate(scores, gamma)
-    if settings.json:
+        data, _ = prepare(settings, opened.fabric.device, progress)
+    if not asked.changed_data:
+        opened.folder.refuse_other_data(data)
+    scores = test_scores(opened.model, data)
+    results = evaluate(scores, opened.gamma)
+    if asked.json:
         print(json.dumps(results.as_dict()))
     else:
-        where = localisation(model, data, data.test_unseen)
-        print_results(results, where, data, console)
+        where = localisation(opened.model, data, data.test_unseen)
+        print_table(results_table(results, where, data), console)
+    return results
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from rich.console import Console
 
+from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
-from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.command.parsing import parse
 from fastzsl.data.find import Sources, find_dataset
 from fastzsl.data.formats.hdf5 import dataset_arrays
 from fastzsl.data.formats.xlsa17 import KNOWN, original_attributes
@@ -87,7 +88,7 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
     Raises:
         UserError: anything wrong with data set, backbone, pictures or the file in its place.
     """
-    console = console or Console()
+    console = console or open_console()
     data = find_dataset(Sources(**{k: getattr(settings, k) for k in Sources._fields if hasattr(settings, k)}))
     assert data.images is not None, "every data set of this command has pictures"
     backbone = load_backbone(settings.backbone, settings.backbone_weights)

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
 import sys
 from dataclasses import dataclass
 
-import torch
-from rich.console import Console
 from rich.table import Table
 
+from fastzsl.command.console import open_console
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
-from fastzsl.features.extraction import cache_folder
-from fastzsl.ops import backends
-
-COSTS = {
-    "native": "without it the CPU computes with PyTorch's own products, see the table in README.md",
-    "triton": "without it nothing is lost on the CPU; on a GPU the ops run in plain PyTorch",
-}
-PACKAGES = ("torch", "torchvision", "triton", "timm", "numpy", "h5py", "lightning-fabric", "safetensors")
-VARIABLES = {
-    "FASTZSL_BACKEND": "backend of the ops where the code says auto: auto, eager, native or triton",
-    "FASTZSL_ISA": "instruction set of the native kernels",
-    "FASTZSL_CACHE": "folder of extracted features",
-    "TRITON_INTERPRET": "1 runs the Triton kernels on the CPU in Triton's interpreter, for tests",
-}
+from fastzsl.report.environment import environment
 
 
 @dataclass(frozen=True)
@@ -44,43 +27,6 @@ class Settings:
     json: bool = False
 
 
-def gather() -> dict[str, dict[str, str]]:
-    """Versions, processor, devices, backends with their reasons, and environment variables, as plain text."""
-    return {
-        "versions": {"fastzsl": _version("fastzsl"), "python": platform.python_version()}
-        | {name: _version(name) for name in PACKAGES},
-        "machine": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "threads": str(torch.get_num_threads()),
-            "instruction set of the native kernels": _isa(),
-            "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-            "feature cache": str(cache_folder()),
-        },
-        "backends": {
-            name: "available" if found else f"missing: {'; '.join(found.reasons)} ({COSTS.get(name, '')})"
-            for name, found in backends().items()
-        },
-        "environment": {
-            name: f"{os.environ.get(name, 'not set')} ({meaning})" for name, meaning in VARIABLES.items()
-        },
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _isa() -> str:
-    if not backends()["native"]:
-        return "none"
-    from fastzsl import _native
-
-    return f"{_native.isa()} (this processor has {', '.join(_native.isas())})"
-
-
 @exits_with_message
 def main(arguments: list[str] | None = None) -> None:
     settings = parse(Settings, arguments, "python -m fastzsl.info", "What this installation has and lacks.")
@@ -89,12 +35,12 @@ def main(arguments: list[str] | None = None) -> None:
 
         print("\n".join(available_backbones()))
         return
-    found = gather()
+    found = environment()
     if settings.json:
         json.dump(found, sys.stdout, indent=2)
         print()
         return
-    console = Console()
+    console = open_console()
     for title, rows in found.items():
         table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
         table.add_column(no_wrap=True)
@@ -102,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name, value in rows.items():
             table.add_row(name, value)
         console.print(table)
-    console.print("GPU speed, and bf16 precision on a GPU, have not been measured yet.", highlight=False)
+    console.print("GPU speed, and bf16 precision on a GPU, have not been measured yet.")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from typing import Literal
 
 from rich.console import Console
 
+from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
-from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.command.parsing import parse
 from fastzsl.data.formats.folder import image_folder
 from fastzsl.data.formats.hdf5 import dataset_arrays
 from fastzsl.data.formats.xlsa17_writer import write_xlsa17
@@ -94,7 +95,7 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
     Raises:
         UserError: anything wrong with pictures, table or options; nothing is left behind then.
     """
-    console = console or Console()
+    console = console or open_console()
     backbone = load_backbone(settings.backbone, settings.backbone_weights) if settings.features else None
     material = _gather(settings, console)
     write_image_folder(material, settings.out, settings.pictures == "copy")

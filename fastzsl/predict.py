@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
+from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
-from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.command.parsing import parse
 from fastzsl.data.formats.folder import read_picture
 from fastzsl.errors import UserError
-from fastzsl.prediction.classes import Candidates
-from fastzsl.prediction.recogniser import Prediction, Predictor, list_pictures, load
+from fastzsl.prediction.classes import CandidateClasses
+from fastzsl.prediction.recogniser import Prediction, Recogniser, list_pictures, load
 from fastzsl.report.heatmap import heatmap_overlay
 
 DESCRIPTION = """Recognise pictures with a trained run, zero-shot.
@@ -71,17 +71,17 @@ def main(arguments: list[str] | None = None) -> None:
     pictures = _files(settings.pictures)
     if settings.heatmap and settings.heatmap.exists() and not settings.heatmap.is_dir():
         raise UserError(f"--heatmap {settings.heatmap} is a file; wanted a folder")
-    predictor = load(
+    recogniser = load(
         settings.run,
         accelerator=settings.accelerator,
         backbone=settings.backbone,
         backbone_weights=settings.backbone_weights,
     )
-    candidates = predictor.own.candidates(settings.classes)
+    candidates = recogniser.own.candidates(settings.classes)
     if settings.heatmap:
         settings.heatmap.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    entries = list(_entries(predictor, pictures, candidates, settings))
+    entries = list(_entries(recogniser, pictures, candidates, settings))
     seconds = time.perf_counter() - started
     bad = [entry for entry in entries if "error" in entry]
     if settings.json:
@@ -111,15 +111,15 @@ def _files(named: tuple[Path, ...]) -> list[Path]:
 
 
 def _entries(
-    predictor: Predictor, pictures: list[Path], candidates: Candidates, settings: Settings
+    recogniser: Recogniser, pictures: list[Path], candidates: CandidateClasses, settings: Settings
 ) -> Iterator[dict]:
     """One JSON-like entry a picture; overlays are written on the way."""
     taken: set[str] = set()
-    bars = progress_bars(Console(stderr=True))
+    bars = progress_bars(open_console(stderr=True))
     bars.disable = len(pictures) == 1
     with bars as progress:
         task = progress.add_task("recognising", total=len(pictures))
-        found = predictor.stream(
+        found = recogniser.stream(
             pictures, candidates,
             batch_size=settings.batch_size, attention_top=settings.top if settings.heatmap else 0,
         )  # fmt: skip
@@ -155,7 +155,7 @@ def _write_overlays(prediction: Prediction, folder: Path, count: int, taken: set
     return paths
 
 
-def _print_table(entries: list[dict], candidates: Candidates) -> None:
+def _print_table(entries: list[dict], candidates: CandidateClasses) -> None:
     table = Table(title=candidates.description, title_justify="left")
     table.add_column("picture", overflow="fold")
     table.add_column("class")
@@ -169,7 +169,7 @@ def _print_table(entries: list[dict], candidates: Candidates) -> None:
                 entry["picture"] if rank == 0 else "", row["class"], f"{row['score']:.4f}", end_section=last
             )
     if table.rows:
-        Console().print(table)
+        open_console().print(table)
 
 
 if __name__ == "__main__":

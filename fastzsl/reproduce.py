@@ -1,40 +1,45 @@
-"""`python -m fastzsl.reproduce`: the paper's experiments on any data set, its tables beside new ones."""
+"""`python -m fastzsl.reproduce`: the paper's experiments and its competitors on any data set, beside its own rows."""
 
 from __future__ import annotations
 
 import json
-import typing
+import re
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_type_hints
+from typing import Literal
 
-import yaml
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from fastzsl.command.console import ProgressBars, open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
-from fastzsl.command.parsing import parse, progress_bars
-from fastzsl.data.formats.xlsa17 import KNOWN
-from fastzsl.errors import UserError, nearest
-from fastzsl.experiments.campaign import Campaign, Cell, collect, make_cell, make_cells, seeded, trials_of
+from fastzsl.command.parsing import parse
+from fastzsl.command.run_settings import base_settings
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.errors import UserError
+from fastzsl.experiments.entries import ABLATIONS, FULL, Entry, find_entries, is_family
+from fastzsl.experiments.experiment import Experiment, Training, collect, plan, trials_of
+from fastzsl.experiments.method_table import method_table
 from fastzsl.experiments.report import write_experiment_report
-from fastzsl.experiments.sweep import sweep_rows, sweep_trials
+from fastzsl.experiments.search import search_entry
+from fastzsl.experiments.sources import data_settings, seeded
+from fastzsl.experiments.sweep import SweepTrials, sweep_rows, sweep_trials
 from fastzsl.experiments.tables import attention_table, differences, table_1, table_2
-from fastzsl.experiments.variants import FULL, VARIANTS, find_variants
 from fastzsl.files.atomic import write_text_atomically
-from fastzsl.info import gather
-from fastzsl.protocol.trials import TrialTable, run_trials
+from fastzsl.protocol.trials import Trial, TrialTable
+from fastzsl.protocol.workers import run_trials
+from fastzsl.report.environment import environment
 from fastzsl.report.tables import print_table
-from fastzsl.training.config import Config, load_config
-from fastzsl.training.inputs import prepare
-from fastzsl.training.values import plain_value
+from fastzsl.training.inputs import check_names, load_features
+from fastzsl.training.settings import Settings as RunSettings
 
-DESCRIPTION = """Repeat the paper's experiments: train the full model and its ablations with several
+DESCRIPTION = """Repeat the paper's experiments: train the full model, its ablations and its competitors with several
 seeds, choose gamma on held-out seen classes, and print Tables 1 and 2 with the paper's own rows beside them.
 
 With no data at all: --datasets shapes. The benchmarks: --datasets awa1 awa2 cub sun --root DIR. Your own
-pictures: --datasets folder --root DIR. Tables (Markdown, CSV, LaTeX), figures and report.html are left in
---out. A run that was stopped goes on where it was.
+images: --datasets folder --root DIR. Every method: --methods all. Tables (Markdown, CSV, LaTeX), figures and
+report.html are left in --out. A run that was stopped goes on where it was.
 """
 
 
@@ -49,10 +54,15 @@ class Settings:
             them; without it they are the pooled features of res101.mat, on which attention has nothing to
             choose from.
         out: where everything is left.
-        seeds: repetitions. On shapes each has classes and pictures of its own.
+        seeds: repetitions. On shapes each has classes and images of its own.
         first_seed: of the repetitions.
         splits: "fixed" keeps a data set's own split, "random" draws other unseen classes with every seed.
-        variants: any of no-sr, no-ma, decoupled, average; the full model is always trained.
+        methods: "all", methods by name, or parts of the paper's model taken away (no-sr, no-ma, decoupled); the
+            full model is always trained.
+        search: choose the settings of every row on held-out seen classes, so many settings for each; 0 takes the
+            defaults.
+        budget: take every method's documented cheap settings, and start no row after this time (30m, 2h); what was
+            left out is said in the table.
         distractors: also T1 over these numbers of distractor objects, attention against pooling (shapes
             only).
         sweep: also H on held-out seen classes against alpha and eta, with the first seed.
@@ -68,7 +78,9 @@ class Settings:
     seeds: int = 3
     first_seed: int = 0
     splits: Literal["fixed", "random"] = "fixed"
-    variants: tuple[str, ...] = tuple(v.name for v in VARIANTS)
+    methods: tuple[str, ...] = tuple(e.name for e in ABLATIONS)
+    search: int = 0
+    budget: str | None = None
     distractors: tuple[int, ...] = ()
     sweep: bool = True
     config: Path | None = None
@@ -76,154 +88,230 @@ class Settings:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UserError(f"--seeds is {self.seeds}; wanted 1 or more")
-        if self.workers < 0:
-            raise UserError(f"--workers is {self.workers}; wanted 0 or more")
+        if not self.datasets:
+            raise UserError("--datasets needs at least one data set")
+        if not 1 <= self.seeds <= 10_000:
+            raise UserError(f"--seeds is {self.seeds}; wanted 1 to 10000")
+        if not 0 <= self.first_seed <= 2**31 - 1 - self.seeds:
+            raise UserError(f"--first-seed is {self.first_seed}; wanted 0 or more, below 2^31")
+        if not 0 <= self.workers <= 1024:
+            raise UserError(f"--workers is {self.workers}; wanted 0 to 1024")
+        if not 0 <= self.search <= 100_000:
+            raise UserError(f"--search is {self.search}; wanted 0 or more")
+        self.seconds()  # a wrong --budget is told at once
+
+    def seconds(self) -> float:
+        """The budget in seconds, infinite if there is none.
+
+        Raises:
+            UserError: not a time.
+        """
+        if self.budget is None:
+            return float("inf")
+        match = re.fullmatch(r"(\d{1,6})\s*([smh]?)", self.budget.strip())
+        if not match or not int(match[1]):
+            raise UserError(f"--budget is {self.budget}; wanted a time such as 30m, 2h or 900s")
+        return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[match[2]]
 
 
-def reproduce(settings: Settings, console: Console | None = None) -> Campaign:
+def reproduce(settings: Settings, console: Console | None = None) -> Experiment:
     """Run the experiments and leave tables, figures and report in `settings.out`.
 
     Raises:
         UserError: anything in the input that the user can mend.
     """
-    console = console or Console()
-    base = base_config(settings.config, settings.set)
-    sources = [(name, source_config(base, name, settings)) for name in settings.datasets]
-    variants = find_variants(settings.variants)
-    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-    cells = make_cells(sources, variants, seeds, settings.splits == "random")
-    curve = _distractor_cells(sources, settings, seeds)
-    swept = {
-        name: sweep_trials(seeded(config, settings.first_seed, settings.splits == "random"))
-        for name, config in sources
-        if settings.sweep and base.gamma_folds
-    }
+    console = console or open_console()
+    base = base_settings(settings.config, None, settings.set)
+    sources = [(n, data_settings(base, n, settings.root, settings.features)) for n in settings.datasets]
+    entries = find_entries(settings.methods)
+    if settings.distractors and "shapes" not in settings.datasets:
+        raise UserError("--distractors: only shapes has them; add it to --datasets")
+    if settings.out.exists() and not settings.out.is_dir():
+        raise UserError(f"--out {settings.out} is a file; wanted a folder")
+    for _, source in sources:
+        check_names(source)
     settings.out.mkdir(parents=True, exist_ok=True)
     table = TrialTable(settings.out / "trials")
     with progress_bars(console) as progress:
-        device = Fabric(accelerator=base.accelerator, devices=1).device
-        for config in {_source(c.trial.config): c.trial.config for c in (*cells, *curve)}.values():
-            prepare(config, device, progress)  # features are extracted once, before processes ask for them
-        run_trials(trials_of(cells), table, workers=settings.workers, progress=progress)
-        if curve:
-            run_trials(
-                trials_of(curve), table, workers=settings.workers, progress=progress, label="distractors",
-                keep_models=False,
-            )  # fmt: skip
-        for name, trials in swept.items():
-            run_trials(
-                [t for per_value in trials.values() for folds in per_value.values() for t in folds], table,
-                workers=settings.workers, progress=progress, label=f"alpha and eta, {name}",
-            )  # fmt: skip
-    campaign = collect(cells, table)
-    tables = [t for t in (table_1(campaign), table_2(campaign), differences(campaign)) if t.rows]
-    attention = attention_table(campaign)
+        loader = _DataSets(base, progress)
+        trainings, left_out = _train(settings, sources, entries, loader, table, progress)
+        curve = _distractors(settings, sources, loader, table, progress)
+        sweeps = _sweeps(settings, sources, loader, table, progress)
+    experiment = collect(trainings, table)
+    tables = [t for t in (table_1(experiment), table_2(experiment), differences(experiment)) if t.rows]
+    tables += [method_table(experiment, name, table, left_out) for name in experiment.datasets]
+    attention = attention_table(experiment)
     tables += [attention] if attention else []
     for made in tables:
         made.save(settings.out)
         print_table(made, console)
-    save_results(campaign, settings.out / "results.json", base)
+    _save_results(experiment, settings, base, left_out)
+    first = {n: loader.load(seeded(s, settings.first_seed, settings.splits == "random")) for n, s in sources}
     report = write_experiment_report(
         settings.out,
-        campaign,
+        experiment,
         tables,
         table,
-        curve=collect(curve, table) if curve else None,
-        sweeps={name: sweep_rows(trials, table) for name, trials in swept.items()},
-        configuration={**base.as_dict(), **{k: str(v) for k, v in vars(settings).items() if k != "set"}},
-        environment=gather(),
+        first,
+        curve=curve,
+        sweeps={name: sweep_rows(trials, table) for name, trials in sweeps.items()},
+        configuration={**base.decisive(), **{k: str(v) for k, v in vars(settings).items() if k != "set"}},
+        environment=environment(),
     )
-    console.print(f"tables, figures and report: {report.parent}", highlight=False)
-    return campaign
+    console.print(f"tables, figures and report: {report.parent}")
+    return experiment
 
 
-def base_config(file: Path | None, assignments: tuple[str, ...]) -> Config:
-    """The configuration that all variants start from: defaults, a file, and NAME=VALUE on top.
+class _DataSets:
+    """Data sets with their features, the last few kept."""
 
-    Raises:
-        UserError: an unknown setting, or a value that is none.
-    """
-    config = load_config(file) if file else Config()
-    changes: dict[str, Any] = {}
-    types = get_type_hints(Config)
-    for item in assignments:
-        name, sign, value = item.partition("=")
-        if not sign or name not in vars(config):
-            raise UserError(f"--set {item}: wanted NAME=VALUE{nearest(name, list(vars(config)))}")
-        if name in ("root", "images", "features", "out"):
-            raise UserError(f"--set {item}: give --{name} itself")
-        try:
-            changes[name] = plain_value(yaml.safe_load(value), types[name], f"--set {name}")
-        except yaml.YAMLError:
-            raise UserError(f"--set {item}: not a value") from None
-    return replace(config, out=None, resume=False, **changes)
+    def __init__(self, base: RunSettings, progress: ProgressBars) -> None:
+        self._device = Fabric(accelerator=base.run.accelerator, devices=1).device
+        self._progress = progress
+        self._kept: dict[object, ZeroShotDataset] = {}
+
+    def load(self, settings: RunSettings) -> ZeroShotDataset:
+        key = (settings.data, settings.features)
+        if key not in self._kept:
+            while len(self._kept) > 3:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = load_features(settings.data, settings.features, self._device, self._progress)
+        return self._kept[key]
 
 
-class Whereabouts(Protocol):
-    """Where the data are: the part of an entry point's settings that `source_config` reads."""
+def _train(
+    settings: Settings,
+    sources: list[tuple[str, RunSettings]],
+    entries: list[Entry],
+    loader: _DataSets,
+    table: TrialTable,
+    progress: ProgressBars,
+) -> tuple[list[Training], dict[str, list[str]]]:
+    """Train every row, the full model first; returns the trainings and, by data set, what was left out."""
+    started, trainings = time.monotonic(), []
+    left_out: dict[str, list[str]] = {}
+    ordered = [FULL, *(e for e in entries if e.name != FULL.name)]
+    for name, source in sources:
+        for entry in ordered:
+            if time.monotonic() - started > settings.seconds():
+                left_out.setdefault(name, []).append(entry.label)
+                continue
+            own = _plan_entry(settings, name, source, entry, loader, table, progress)
+            run_trials(
+                trials_of(own),
+                table,
+                workers=settings.workers,
+                progress=progress,
+                label=f"{name}, {entry.name}",
+            )
+            trainings += own
+    order = {e.name: i for i, e in enumerate(entries)}
+    return sorted(trainings, key=lambda t: order[t.entry.name]), left_out
 
-    @property
-    def root(self) -> Path | None: ...
 
-    @property
-    def features(self) -> Path | None: ...
+def _plan_entry(
+    settings: Settings,
+    name: str,
+    source: RunSettings,
+    entry: Entry,
+    loader: _DataSets,
+    table: TrialTable,
+    progress: ProgressBars,
+) -> list[Training]:
+    """The entry's trainings, its settings chosen once for every data set that differs in its classes."""
+    planned, chosen = [], {}
+    for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
+        own = seeded(entry.configure(source, settings.budget is not None), seed, settings.splits == "random")
+        data = loader.load(own)
+        tried = 1
+        if settings.search:
+            if data.identity() not in chosen:
+                chosen[data.identity()] = search_entry(
+                    entry, own, data, table, limit=settings.search, workers=settings.workers,
+                    progress=progress, label=f"{name}-{entry.name}-{seed}", out=settings.out,
+                )  # fmt: skip
+            found = chosen[data.identity()]
+            own, tried = replace(own, method=found.settings.method), len(found.points)
+        planned.append(plan(name, entry, own, data, tried))
+    return planned
 
 
-def source_config(base: Config, name: str, settings: Whereabouts) -> Config:
-    """The configuration for one data set.
-
-    Raises:
-        UserError: no such data set, or no root for one that needs it.
-    """
-    known = list(typing.get_args(typing.get_type_hints(Config)["dataset"]))
-    if name not in known:
-        raise UserError(f"--datasets: there is no {name}{nearest(name, known)} (known: {', '.join(known)})")
-    root = None if name == "shapes" else settings.root
-    features = settings.features / f"{name}.h5" if settings.features and name in KNOWN else base.features
-    return replace(base, dataset=name, root=root, features=features)  # type: ignore[arg-type]
-
-
-def _source(config: Config) -> tuple[Any, ...]:
-    return (config.dataset, config.root, config.features, config.distractors, config.data_seed)
-
-
-def _distractor_cells(sources: list[tuple[str, Config]], settings: Settings, seeds: range) -> list[Cell]:
+def _distractors(
+    settings: Settings,
+    sources: list[tuple[str, RunSettings]],
+    loader: _DataSets,
+    table: TrialTable,
+    progress: ProgressBars,
+) -> Experiment | None:
     """Attention and pooling on `shapes` with other numbers of distractors; T1 needs no gamma."""
     if not settings.distractors:
-        return []
-    config = next((c for name, c in sources if name == "shapes"), None)
-    if config is None:
-        raise UserError("--distractors: only shapes has them; add it to --datasets")
-    compared = [v for v in VARIANTS if v.name in (FULL.name, "average")]
-    return [
-        make_cell(str(count), variant, seeded(replace(config, distractors=count, gamma_folds=0), seed, False))
-        for count in settings.distractors
-        for seed in seeds
-        for variant in compared
-    ]
+        return None
+    source = next(s for name, s in sources if name == "shapes")
+    compared = [e for e in ABLATIONS if e.name in (FULL.name, "pooled")]
+    curve = []
+    for count in settings.distractors:
+        for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
+            for entry in compared:
+                own = seeded(entry.configure(source.changed(distractors=count, gamma_folds=0)), seed, False)
+                curve.append(plan(str(count), entry, own, loader.load(own)))
+    run_trials(
+        trials_of(curve), table, workers=settings.workers, progress=progress, label="distractors",
+        keep_models=False,
+    )  # fmt: skip
+    return collect(curve, table)
 
 
-def save_results(campaign: Campaign, path: Path, base: Config) -> None:
+def _sweeps(
+    settings: Settings,
+    sources: list[tuple[str, RunSettings]],
+    loader: _DataSets,
+    table: TrialTable,
+    progress: ProgressBars,
+) -> dict[str, SweepTrials]:
+    """Data set -> trials of the full model against alpha and eta."""
+    swept: dict[str, SweepTrials] = {}
+    for name, source in sources:
+        if not settings.sweep or settings.budget or not source.protocol.gamma_folds or not is_family(source):
+            continue
+        own = seeded(source, settings.first_seed, settings.splits == "random")
+        swept[name] = sweep_trials(own, loader.load(own))
+        trials: list[Trial] = [t for values in swept[name].values() for some in values.values() for t in some]
+        label = f"alpha and eta, {name}"
+        run_trials(trials, table, workers=settings.workers, progress=progress, label=label)
+    return swept
+
+
+def _save_results(
+    experiment: Experiment, settings: Settings, base: RunSettings, left_out: dict[str, list[str]]
+) -> None:
     """results.json: every figure of every training, and what was chosen on what."""
     rows = [
         {
-            "dataset": m.cell.dataset,
-            "variant": m.cell.variant.name,
-            "seed": m.cell.seed,
-            "trial": m.cell.trial.key,
+            "dataset": r.training.dataset,
+            "method": r.training.entry.name,
+            "seed": r.training.seed,
+            "trial": r.training.trial.key,
+            "settings": r.training.settings.method.settings(),
+            "settings_tried": r.training.tried,
         }
-        | m.results.as_dict()
-        | m.outcome.facts
-        for m in campaign.measured
+        | r.results.as_dict()
+        | r.trial_result.diagnostics
+        for r in experiment.finished
     ]
+    folds = base.protocol.gamma_folds
+    searched = (
+        f"up to {settings.search} settings a row on three folds of the seen classes, training images only"
+    )
     chosen = {
-        "gamma": f"{base.gamma_folds} problems of held-out seen classes, training pictures only",
-        "everything else": "the configuration below; nothing was chosen on test pictures",
+        "gamma": f"{folds} problems of held-out seen classes, training images only",
+        "settings of the rows": searched
+        if settings.search
+        else "defaults; nothing was chosen on test images",
     }
-    text = json.dumps({"chosen_on": chosen, "settings": base.as_dict(), "trainings": rows}, indent=1)
-    write_text_atomically(path, text + "\n")
+    record = {
+        "chosen_on": chosen, "settings": base.as_dict(), "left_out": left_out, "trainings": rows,
+    }  # fmt: skip
+    write_text_atomically(settings.out / "results.json", json.dumps(record, indent=1) + "\n")
 
 
 @exits_with_message

@@ -1,4 +1,4 @@
-"""`python -m fastzsl.tune`: settings chosen by class-wise cross-validation on training pictures alone."""
+"""`python -m fastzsl.tune`: settings chosen by class-wise cross-validation on training images alone."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
-from fastzsl.command.parsing import parse, progress_bars
+from fastzsl.command.parsing import parse
+from fastzsl.command.run_settings import base_settings, read_value
 from fastzsl.errors import UserError
+from fastzsl.experiments.sources import data_settings
 from fastzsl.files.atomic import write_text_atomically
-from fastzsl.protocol.selection import DEFAULT_GRID, Folds, Selection, select
-from fastzsl.protocol.trials import TrialTable, run_trials
+from fastzsl.methods.method import Method
+from fastzsl.protocol.folds import ClassFolds
+from fastzsl.protocol.selection import Selection, select
+from fastzsl.protocol.trials import TrialTable
+from fastzsl.protocol.workers import run_trials
 from fastzsl.report.tables import Table, print_table
-from fastzsl.reproduce import base_config, source_config
-from fastzsl.training.config import save_config
-from fastzsl.training.inputs import prepare
+from fastzsl.training.inputs import check_names, load_features
+from fastzsl.training.settings import read_group, save_settings
 
-DESCRIPTION = """Choose settings without looking at a test picture: the seen classes are cut into folds, each fold plays
-the unseen classes once, and one setting after the other takes the value that does best on average.
+DESCRIPTION = """Choose settings without looking at a test image: the seen classes are cut into folds, each fold plays
+the unseen classes once, and one setting after the other takes the value that does best on average (all combinations
+for a method whose fits are cheap).
 
 Leaves config.yaml for `python -m fastzsl.train --config`, trials.csv with everything that was tried, and
 selection.json, which says what was chosen on what. A search that was stopped goes on where it was.
@@ -39,9 +44,10 @@ class Settings:
         dataset: shapes, folder, or a benchmark.
         root: folder of the data.
         features: folder with NAME.h5 for a benchmark, as `python -m fastzsl.extract` makes them.
-        out: where everything is left; default runs/tune-<dataset>.
-        grid: NAME=VALUE,VALUE,... in the order in which they are settled; default: alpha, eta,
-            attention_scale, temperature and epochs around their defaults.
+        out: where everything is left; default runs/tune-<dataset>, with the method's name where it is not the
+            default one.
+        method: the method to tune.
+        grid: NAME=VALUE,VALUE,... in the order in which they are settled; default: the method's own grid.
         folds: parts of the seen classes.
         repeats: how often the classes are shuffled and cut anew.
         objective: what to maximise, mean over the folds.
@@ -56,6 +62,7 @@ class Settings:
     root: Path | None = None
     features: Path | None = None
     out: Path | None = None
+    method: str | None = None
     grid: tuple[str, ...] = ()
     folds: int = 3
     repeats: int = 1
@@ -66,6 +73,14 @@ class Settings:
     set: tuple[str, ...] = ()
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed is {self.seed}; wanted 0 to {2**31 - 1}")
+        if self.rounds < 1:
+            raise UserError(f"--rounds is {self.rounds}; wanted 1 or more")
+        if not 0 <= self.workers <= 1024:
+            raise UserError(f"--workers is {self.workers}; wanted 0 to 1024")
+
 
 def tune(settings: Settings, console: Console | None = None) -> Selection:
     """Search, and leave config.yaml, trials.csv and selection.json.
@@ -73,58 +88,66 @@ def tune(settings: Settings, console: Console | None = None) -> Selection:
     Raises:
         UserError: anything in the input that the user can mend.
     """
-    console = console or Console()
-    config = source_config(base_config(settings.config, settings.set), settings.dataset, settings)
-    out = settings.out or Path("runs") / f"tune-{settings.dataset}"
+    console = console or open_console()
+    base = base_settings(settings.config, settings.method, settings.set)
+    start = data_settings(base, settings.dataset, settings.root, settings.features)
+    check_names(start)
+    method = start.method
+    suffix = "" if method.name == "attended" else f"-{method.name}"
+    out = settings.out or Path("runs") / f"tune-{settings.dataset}{suffix}"
+    grid = read_grid(settings.grid, method) if settings.grid else dict(method.grid)
+    folds = ClassFolds(settings.folds, settings.repeats, settings.seed)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; wanted a folder")
     table = TrialTable(out / "trials")
-    grid = read_grid(settings.grid) if settings.grid else DEFAULT_GRID
-    folds = Folds(settings.folds, settings.repeats, settings.seed)
     with progress_bars(console) as progress:
-        prepare(config, Fabric(accelerator=config.accelerator, devices=1).device, progress)
+        device = Fabric(accelerator=start.run.accelerator, devices=1).device
+        data = load_features(start.data, start.features, device, progress)
         run = functools.partial(run_trials, table=table, workers=settings.workers, progress=progress)
-        selection = select(
-            config, grid, table, run, folds=folds, objective=settings.objective, rounds=settings.rounds
-        )
-    save_config(selection.config, out / "config.yaml")
-    selection.save_table(out / "trials.csv")
-    chosen = {name: getattr(selection.config, name) for name in grid}
-    record = {"chosen": chosen, "gamma": selection.gamma, "chosen_on": selection.chosen_on}
+        found = select(
+            start, data, grid, table, run,
+            folds=folds, objective=settings.objective, rounds=settings.rounds,
+            full=method.full_grid and not settings.grid,
+        )  # fmt: skip
+    save_settings(found.settings.with_absolute_paths(), out / "config.yaml")
+    found.save_table(out / "trials.csv")
+    chosen = {name: getattr(found.settings.method, name) for name in grid}
+    record = {
+        "method": method.name, "chosen": chosen, "gamma": found.gamma, "chosen_on": found.chosen_on,
+    }  # fmt: skip
     write_text_atomically(out / "selection.json", json.dumps(record, indent=1) + "\n")
-    print_table(_as_table(selection, list(grid)), console)
-    console.print(f"{out / 'config.yaml'}: chosen by {selection.chosen_on}", highlight=False)
-    return selection
+    print_table(_as_table(found, list(grid)), console)
+    console.print(f"{out / 'config.yaml'}: chosen by {found.chosen_on}")
+    return found
 
 
-def read_grid(items: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-    """`("alpha=0,0.1", "epochs=10,30")` as a grid.
+def read_grid(items: tuple[str, ...], method: Method) -> dict[str, tuple[Any, ...]]:
+    """`("alpha=0,0.1", "epochs=10,30")` as a grid of the method's settings.
 
     Raises:
-        UserError: not of that form.
+        UserError: not of that form, no setting of the method, or a value that it does not take.
     """
     grid: dict[str, tuple[Any, ...]] = {}
     for item in items:
         name, sign, values = item.partition("=")
-        if not sign or not values:
+        if not sign or not all(v.strip() for v in values.split(",")):
             raise UserError(f"--grid {item}: wanted NAME=VALUE,VALUE,...")
-        grid[name] = tuple(_value(v) for v in values.split(","))
+        typed = []
+        for value in values.split(","):
+            plain = {**method.settings(), name: read_value(value, f"--grid {item}")}
+            typed.append(getattr(read_group(type(method), plain, f"--grid {item}"), name))
+        grid[name] = tuple(typed)
     return grid
 
 
-def _value(text: str) -> Any:
-    try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except ValueError:
-        return yaml.safe_load(text)
-
-
-def _as_table(selection: Selection, names: list[str]) -> Table:
+def _as_table(found: Selection, names: list[str]) -> Table:
     rows = [
-        [*(str(c.changes[n]) for n in names)]
-        + [f"{100 * v:.1f}" for v in (c.T1, c.H, c.AUSUC, c.spread)]
-        + ["chosen" if c is selection.best else ""]
-        for c in sorted(selection.candidates, key=lambda c: -getattr(c, selection.objective))
+        [*(str(p.changes[n]) for n in names)]
+        + [f"{100 * v:.1f}" for v in (p.T1, p.H, p.AUSUC, p.spread)]
+        + ["chosen" if p is found.best else ""]
+        for p in sorted(found.points, key=lambda p: -getattr(p, found.objective))
     ]
-    header = [*names, "T1", "H", "AUSUC", f"sd of {selection.objective}", ""]
+    header = [*names, "T1", "H", "AUSUC", f"sd of {found.objective}", ""]
     return Table("tried", "Means over held-out seen classes (%), best first.", header, rows)
 
 

@@ -7,32 +7,23 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from lightning_fabric import Fabric
-
 sys.path.insert(0, str(Path(__file__).parent / "protocol"))
-from small_problem import CONFIG, small_problem
+from small_problem import SETTINGS, small_problem
 
+from fastzsl.methods.context import Context
 from fastzsl.protocol.metrics import evaluate
 from fastzsl.protocol.scoring import test_scores as score_tests
-from fastzsl.training.loop import build_model, fit
+from fastzsl.training.fit import fit_model
 
 
 def main(backend: str, epochs: int) -> None:
     data = small_problem()
-    config = replace(CONFIG, backend=backend, epochs=epochs)  # type: ignore[arg-type]
-    assert data.regions is not None
+    method = SETTINGS.changed(backend=backend, epochs=epochs).method
     losses: list[float] = []
-    model = build_model(data, config, data.regions.feature_shape[0])
-    fit(
-        model,
-        data,
-        config,
-        Fabric(accelerator="cpu"),
-        listener=lambda step, figures: losses.append(figures["loss"]),
-    )
+    context = Context(listener=lambda step, total, figures: losses.append(figures["loss"]))
+    model = fit_model(method, data, context)
     T1 = evaluate(score_tests(model, data), 0.0).T1
     weights = {name: float(value.detach().double().abs().sum()) for name, value in model.named_parameters()}
     print(json.dumps({"losses": losses, "T1": T1, "weights": weights}))

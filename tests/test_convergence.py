@@ -22,13 +22,14 @@ from fastzsl.data.formats.shapes import shapes
 from fastzsl.features.backbones import load_backbone
 from fastzsl.features.extraction import extract_features
 from fastzsl.features.store import load_regions
+from fastzsl.methods.attended.method import Attended
+from fastzsl.methods.context import Context
 from fastzsl.ops import backends
 from fastzsl.protocol.metrics import evaluate
 from fastzsl.protocol.scoring import test_scores as score_tests
-from fastzsl.training.config import Config
-from fastzsl.training.loop import build_model, fit
+from fastzsl.training.fit import fit_model
 
-CONFIG = Config(epochs=8, gamma_folds=0, accelerator="cpu", distractors=0, batch_size=32)
+METHOD = Attended(epochs=8, batch_size=32)
 EVERY = 4
 """Every fourth picture is used: ten a class, so that the backbone's share of the test is a quarter minute."""
 
@@ -75,15 +76,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ZeroShotDataset:
 def train(data: ZeroShotDataset, backend: str) -> tuple[float, float, float]:
     losses: list[float] = []
     accelerator = "cuda" if backend == "triton" else "cpu"
-    config = replace(CONFIG, backend=backend, accelerator=accelerator)  # type: ignore[arg-type]
-    model = build_model(data, config, data.regions.feature_shape[0])
-    fit(
-        model,
-        data,
-        config,
-        Fabric(accelerator=accelerator),
-        listener=lambda step, figures: losses.append(figures["loss"]),
+    context = Context(
+        Fabric(accelerator=accelerator, devices=1),
+        listener=lambda step, total, figures: losses.append(figures["loss"]),
     )
+    model = fit_model(replace(METHOD, backend=backend), data, context)  # type: ignore[arg-type]
     results = evaluate(score_tests(model, data), 0.0)
     return float(np.mean(losses[-10:])), results.T1, results.AUSUC
 

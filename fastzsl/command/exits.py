@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from fastzsl.command import processes
+from fastzsl.command.console import printable
 from fastzsl.errors import UserError
 
 P = ParamSpec("P")
@@ -17,25 +19,39 @@ R = TypeVar("R")
 def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate an entry point: a `UserError` or a full disk becomes one line on stderr and exit code 2.
 
-    Of several processes the first one prints it, see `fastzsl.command.processes`.
+    Of several processes the first one prints it, see `fastzsl.command.processes`. Characters that the output's
+    encoding lacks are printed as escapes.
     """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
             return main(*args, **kwargs)
         except UserError as error:
             message = str(error)
+        except MemoryError as error:
+            message = f"not enough memory ({error or 'smaller sizes need less'})"
+        except BrokenPipeError:
+            sys.stderr.close()  # whoever read the output has gone
+            raise SystemExit(0) from None
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             message = f"{error.strerror or error}{where}"
         except KeyboardInterrupt:
             print("\nfastzsl: interrupted; what was already written is kept", file=sys.stderr)
             raise SystemExit(130) from None
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+                processes.let_others_speak(1)
+                raise
+            message = "not enough memory; smaller sizes (--hidden, --batch-size) need less"
         except Exception:
             processes.let_others_speak(1)  # the partner that is lost may know why
             raise
-        processes.report(f"fastzsl: error: {message}")
+        processes.report(f"fastzsl: error: {printable(' '.join(message.splitlines()))}")
         raise SystemExit(2)
 
     return wrapped

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +27,8 @@ class ZeroShotDataset:
         test_seen, test_unseen: int64 picture indices for testing only.
         images, regions: where pictures and features come from; at least one of the two.
         attribute_names: m names, or empty.
-        fingerprint: changes whenever the pictures change; names their cached features.
+        fingerprint: changes whenever the images change, or the features that the data set came with; names no
+            place. Names the cached features.
         picture_ids: (N,) index of each picture in its source, which this data set may show a part of.
     """
 
@@ -43,6 +46,7 @@ class ZeroShotDataset:
     attribute_names: tuple[str, ...] = ()
     fingerprint: str = ""
     picture_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    _identity: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not len(self.picture_ids):
@@ -56,6 +60,18 @@ class ZeroShotDataset:
     @property
     def embedding_dim(self) -> int:
         return self.class_embeddings.shape[1]
+
+    def identity(self) -> str:
+        """SHA-256, in hexadecimal, of all that decides a result on this data set.
+
+        That is the images or the features that the data set came with (by `fingerprint`; without one, by every
+        pixel or number of theirs), class names and class embeddings, labels, splits and `picture_ids`. Names of
+        folders and where they lie do not count, nor do features that were extracted from the images: what
+        extracted them belongs to the settings. Computed once an object.
+        """
+        if not self._identity:
+            object.__setattr__(self, "_identity", _identity(self))
+        return self._identity
 
     def read_regions(self, indices: Tensor) -> Tensor:
         """Region features (B, T, d) of the pictures `indices` of this data set."""
@@ -89,6 +105,33 @@ class ZeroShotDataset:
             )
         held = min(max(2, round(class_share * len(self.seen))), len(self.seen) - 2)
         return SeenClassesOnly(self).draw(held, seed, picture_share)
+
+
+def _identity(data: ZeroShotDataset) -> str:
+    digest = hashlib.sha256(f"fastzsl data 1\n{data.fingerprint}\n".encode())
+    names = "\0".join(data.class_names).encode("utf-8", "surrogateescape")
+    digest.update(f"class_names {data.num_classes} {len(names)}\n".encode() + names)
+    fields = (
+        "class_embeddings", "seen", "unseen", "labels", "trainval", "test_seen", "test_unseen", "picture_ids",
+    )  # fmt: skip
+    for name in fields:
+        values = getattr(data, name).detach().cpu()
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
+        digest.update(values.contiguous().numpy().tobytes())
+    if not data.fingerprint:
+        _add_contents(digest, data)
+    return digest.hexdigest()
+
+
+def _add_contents(digest: hashlib._Hash, data: ZeroShotDataset) -> None:
+    """Every number of the regions, or every pixel where there are none."""
+    for index in data.picture_ids.tolist():
+        if data.regions is not None:
+            values = data.regions.regions([index]).float().numpy()
+        else:
+            assert data.images is not None, "a data set has images or regions"
+            values = np.asarray(data.images.image(index))
+        digest.update(f"{values.shape}\n".encode() + values.tobytes())
 
 
 def redraw_classes(data: ZeroShotDataset, seed: int, picture_share: float = 0.2) -> ZeroShotDataset:

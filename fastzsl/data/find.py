@@ -26,7 +26,7 @@ class Sources(NamedTuple):
     Attributes:
         dataset: "shapes", "folder", "hdf5" or one of `fastzsl.data.formats.xlsa17.KNOWN`.
         root, distractors, data_seed, skip_bad_images, images, features, class_embeddings: see
-            `fastzsl.training.config.Config`.
+            `fastzsl.training.settings.DataSettings`.
     """
 
     dataset: str

@@ -16,7 +16,7 @@ from fastzsl.features.sources import ImageSource, RegionSource
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutClasses:
     """Which seen classes play the unseen ones.
 
     Attributes:
@@ -57,7 +57,7 @@ class SeenClassesOnly:
         self._attributes = data.attribute_names
         self._share = len(data.unseen) / data.num_classes
 
-    def problem(self, held_out: HeldOut) -> ZeroShotDataset:
+    def problem(self, held_out: HeldOutClasses) -> ZeroShotDataset:
         """A zero-shot problem in which some seen classes play the unseen ones.
 
         Raises:

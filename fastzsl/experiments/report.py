@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.experiments.campaign import Campaign, Measured
+from fastzsl.experiments.entries import FULL
+from fastzsl.experiments.experiment import Experiment, TrainingResult
 from fastzsl.experiments.statistics import mean_and_sd
 from fastzsl.experiments.tables import Table, title
-from fastzsl.experiments.variants import FULL
 from fastzsl.files.tensors import load_tensors
-from fastzsl.methods.attended import AttendedAutoencoder
-from fastzsl.protocol.trials import TrialTable, load_data
-from fastzsl.report import experiment_figures as figures
+from fastzsl.methods.method import Model, new_model
+from fastzsl.protocol.trials import TrialTable
+from fastzsl.report import plots
 from fastzsl.report.gallery import Exhibit, gallery, save_gallery
 from fastzsl.report.html import Chart, Section, chart, write_report
-from fastzsl.training.inputs import feature_dim
-from fastzsl.training.loop import build_model
 
 SweepRows = Mapping[str, Sequence[tuple[float, float, float]]]
 
 
 def write_experiment_report(
     out: Path,
-    campaign: Campaign,
+    experiment: Experiment,
     tables: Sequence[Table],
     trials: TrialTable,
+    datasets: Mapping[str, ZeroShotDataset],
     *,
-    curve: Campaign | None,
+    curve: Experiment | None,
     sweeps: Mapping[str, SweepRows],
     configuration: dict[str, Any],
     environment: dict[str, dict[str, str]],
@@ -41,9 +39,10 @@ def write_experiment_report(
 
     Args:
         out: folder for both.
-        campaign: what was measured.
+        experiment: what was measured.
         tables: shown first.
         trials: where the models are.
+        datasets: name in the tables -> the data set of its first repetition.
         curve: `shapes` with other numbers of distractors, the number in place of the data set's name.
         sweeps: data set -> H against alpha and eta.
         configuration, environment: shown at the end.
@@ -52,18 +51,20 @@ def write_experiment_report(
         The path of the report.
     """
     sections = [Section("Tables", tables=list(tables))]
-    for dataset in campaign.datasets:
-        sections += _dataset_sections(out, campaign, dataset, trials, sweeps.get(dataset))
+    for dataset in experiment.datasets:
+        sections += _dataset_sections(
+            out, experiment, dataset, datasets[dataset], trials, sweeps.get(dataset)
+        )
     if curve:
         sections.append(Section("Objects that distract", charts=_distractors(out, curve)))
     path = out / "report.html"
     write_report(
-        path, "The paper's experiments, repeated", _summary(campaign), sections, configuration, environment
+        path, "The paper's experiments, repeated", _summary(experiment), sections, configuration, environment
     )
     return path
 
 
-def _summary(campaign: Campaign) -> list[str]:
+def _summary(experiment: Experiment) -> list[str]:
     sentences = [
         "A model is trained on pictures of some classes and then names pictures of other classes, of "
         "which it knows "
@@ -71,10 +72,10 @@ def _summary(campaign: Campaign) -> list[str]:
         "Rows marked "
         "as published are typed from the paper; all others were measured by this program."
     ]
-    for dataset in campaign.datasets:
-        mean, sd = mean_and_sd(campaign.figures(dataset, FULL.name, "T1"))
-        H = mean_and_sd(campaign.figures(dataset, FULL.name, "H"))[0]
-        count = len(campaign.of(dataset, FULL.name))
+    for dataset in experiment.datasets:
+        mean, sd = mean_and_sd(experiment.figures(dataset, FULL.name, "T1"))
+        H = mean_and_sd(experiment.figures(dataset, FULL.name, "H"))[0]
+        count = len(experiment.of(dataset, FULL.name))
         spread = f" (standard deviation {100 * sd:.1f})" if count > 1 else ""
         sentences.append(
             f"{title(dataset)}: the full model names {100 * mean:.1f} of 100 pictures of new classes "
@@ -85,31 +86,35 @@ def _summary(campaign: Campaign) -> list[str]:
 
 
 def _dataset_sections(
-    out: Path, campaign: Campaign, dataset: str, trials: TrialTable, swept: SweepRows | None
+    out: Path,
+    experiment: Experiment,
+    dataset: str,
+    data: ZeroShotDataset,
+    trials: TrialTable,
+    swept: SweepRows | None,
 ) -> list[Section]:
-    first = campaign.of(dataset, FULL.name)[0]
-    data = load_data(first.cell.trial.config)
-    scores, gamma = first.outcome.scores, first.results.gamma
-    seed = f"Repetition {first.cell.seed}."
+    first = experiment.of(dataset, FULL.name)[0]
+    scores, gamma = first.trial_result.scores, first.results.gamma
+    seed = f"Repetition {first.training.seed}."
     shown: list[tuple[str, str, str, Figure | None]] = [
         ("ablations", "What each part is worth", "Bars: means; lines: deviations; dots: repetitions.",
-         _bars(campaign, dataset, {v.name: v.label for v in campaign.variants})),
+         _bars(experiment, dataset, {v.name: v.label for v in experiment.entries})),
         ("coupling", "Coupled against decoupled mapping (the paper's figure 2b)", "",
-         _bars(campaign, dataset, {FULL.name: "coupled", "decoupled": "decoupled"})),
+         _bars(experiment, dataset, {FULL.name: "coupled", "decoupled": "decoupled"})),
         ("gamma", "Accuracy over gamma", f"{seed} Dashed: the gamma chosen on held-out seen classes.",
-         figures.gamma_curve(scores, gamma)),
+         plots.gamma_curve(scores, gamma)),
         ("seen-unseen", "Accuracy on seen over accuracy on unseen classes", seed,
-         figures.seen_unseen_figure(scores, gamma)),
-        ("confusion", "Which unseen class is taken for which", seed, figures.confusion(data, scores)),
+         plots.seen_unseen_figure(scores, gamma)),
+        ("confusion", "Which unseen class is taken for which", seed, plots.confusion(data, scores)),
         ("classes", "Accuracy of every class", f"{seed} Choice among all classes, with gamma.",
-         figures.class_accuracy(data, scores, gamma)),
+         plots.class_accuracy(data, scores, gamma)),
     ]  # fmt: skip
     if swept:
-        in_use = {name: getattr(first.cell.trial.config, name) for name in swept}
+        in_use = {name: getattr(first.training.settings.method, name) for name in swept}
         shown.insert(
             2,
             ("alpha-eta", "H against alpha and eta", "On held-out seen classes, never on test pictures.",
-             figures.sweep(swept, in_use)),
+             plots.sweep(swept, in_use)),
         )  # fmt: skip
     charts = []
     for name, heading, text, plot in shown:
@@ -120,7 +125,7 @@ def _dataset_sections(
         "no-ma": "without manifold alignment (alpha = 0)",
     }
     for variant, heading in with_and_without.items():
-        own = campaign.of(dataset, variant)
+        own = experiment.of(dataset, variant)
         exhibits = _exhibits(own[0], data, trials) if own else []
         if exhibits:
             save_gallery(exhibits, out / f"{dataset}-attention-{variant}.png", f"{title(dataset)}, {heading}")
@@ -134,14 +139,14 @@ def _dataset_sections(
     return sections
 
 
-def _bars(campaign: Campaign, dataset: str, variants: Mapping[str, str]) -> Figure | None:
+def _bars(experiment: Experiment, dataset: str, variants: Mapping[str, str]) -> Figure | None:
     settings = {"T1": "conventional, T1", "H": "generalised, H"}
     methods = {
-        label: {shown: campaign.figures(dataset, name, figure) for figure, shown in settings.items()}
+        label: {shown: experiment.figures(dataset, name, figure) for figure, shown in settings.items()}
         for name, label in variants.items()
-        if campaign.of(dataset, name)
+        if experiment.of(dataset, name)
     }
-    return figures.bars(title(dataset), methods)
+    return plots.bars(title(dataset), methods)
 
 
 def _keep(path: Path, heading: str, text: str, plot: Figure | None) -> list[Chart]:
@@ -150,26 +155,27 @@ def _keep(path: Path, heading: str, text: str, plot: Figure | None) -> list[Char
     return chart(heading, text, plot)
 
 
-def _exhibits(measured: Measured, data: ZeroShotDataset, trials: TrialTable) -> list[Exhibit]:
-    weights = trials.path(measured.cell.trial) / "model.safetensors"
+def _exhibits(measured: TrainingResult, data: ZeroShotDataset, trials: TrialTable) -> list[Exhibit]:
+    weights = trials.path(measured.training.trial) / "model.safetensors"
     if not weights.exists():
         return []
-    return gallery(_load_model(measured, data, weights), data, measured.outcome.scores, count=4)
+    return gallery(_load_model(measured, data, weights), data, measured.trial_result.scores, count=4)
 
 
-def _load_model(measured: Measured, data: ZeroShotDataset, weights: Path) -> AttendedAutoencoder:
-    config = replace(measured.cell.trial.config, accelerator="cpu")
-    model = build_model(data, config, feature_dim(data, None))
+def _load_model(measured: TrainingResult, data: ZeroShotDataset, weights: Path) -> Model:
+    assert data.regions is not None
+    trial = measured.training.trial
+    model = new_model(trial.method, data.regions.feature_shape[0], data.embedding_dim, trial.seed)
     model.load_state_dict(load_tensors(weights))
     return model.eval()
 
 
-def _distractors(out: Path, curve: Campaign) -> list[Chart]:
+def _distractors(out: Path, curve: Experiment) -> list[Chart]:
     points = {
         ("attention" if v.name == FULL.name else v.label.lower()): {
             int(count): curve.figures(count, v.name, "T1") for count in curve.datasets
         }
-        for v in curve.variants
+        for v in curve.entries
     }
     text = (
         "Each picture shows one object of its class and this many objects of no class. Attention has to "
@@ -177,5 +183,5 @@ def _distractors(out: Path, curve: Campaign) -> list[Chart]:
         "that is described; the mean over the picture cannot."
     )
     return _keep(
-        out / "distractors.png", "T1 over the number of distractors", text, figures.distractor_curve(points)
+        out / "distractors.png", "T1 over the number of distractors", text, plots.distractor_curve(points)
     )

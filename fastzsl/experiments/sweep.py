@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.experiments.statistics import mean_and_sd
 from fastzsl.protocol.calibration import best_common_gamma
+from fastzsl.protocol.folds import ClassDraws
 from fastzsl.protocol.metrics import evaluate
-from fastzsl.protocol.selection import Draws
 from fastzsl.protocol.trials import Trial, TrialTable
-from fastzsl.training.config import Config
+from fastzsl.training.settings import Settings
 
 SWEPT: dict[str, tuple[float, ...]] = {"alpha": (0.0, 0.005, 0.02, 0.1, 0.5), "eta": (0.0, 0.3, 1.0, 3.0)}
 
 SweepTrials = dict[str, dict[float, list[Trial]]]
 
 
-def sweep_trials(config: Config) -> SweepTrials:
-    """Setting -> value -> trials on problems of held-out classes, the configuration's own value included."""
-    problems = Draws(config.gamma_folds, config.seed).problems()
+def sweep_trials(settings: Settings, data: ZeroShotDataset) -> SweepTrials:
+    """Setting -> value -> trials on problems of held-out classes, the value in use included."""
+    problems = ClassDraws(settings.protocol.gamma_folds, settings.run.seed).problems()
     return {
         name: {
-            value: [Trial(replace(config, **{name: value}), problem) for problem in problems]
-            for value in sorted({*values, getattr(config, name)})
+            value: [Trial.of(settings.changed(**{name: value}), data, problem) for problem in problems]
+            for value in sorted({*values, getattr(settings.method, name)})
         }
         for name, values in SWEPT.items()
     }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastzsl.experiments.campaign import Campaign
+from fastzsl.experiments.entries import FULL, NO_CALIBRATION
+from fastzsl.experiments.experiment import Experiment
 from fastzsl.experiments.statistics import mean_and_sd, paired_difference
-from fastzsl.experiments.variants import FULL, NO_CALIBRATION
 from fastzsl.protocol.published import TABLE_1, TABLE_2, TITLES
 from fastzsl.report.tables import Table
 
@@ -23,9 +23,9 @@ def percent(values: Sequence[float]) -> str:
     return f"{100 * mean:.1f}" + ("" if math.isnan(sd) else f" ± {100 * sd:.1f}")
 
 
-def table_1(campaign: Campaign) -> Table:
+def table_1(experiment: Experiment) -> Table:
     """The paper's Table 1: T1 on every data set, the published rows first."""
-    datasets = campaign.datasets
+    datasets = experiment.datasets
     rows = [
         [method, PUBLISHED, *(_one(cells.get(d, (None,))[0]) for d in datasets)]
         for method, cells in TABLE_1.items()
@@ -33,19 +33,19 @@ def table_1(campaign: Campaign) -> Table:
     ]
     marked = frozenset(range(len(rows)))
     rows += [
-        [v.label, MEASURED, *(percent(campaign.figures(d, v.name, "T1")) for d in datasets)]
-        for v in campaign.variants
+        [v.label, MEASURED, *(percent(experiment.figures(d, v.name, "T1")) for d in datasets)]
+        for v in experiment.entries
     ]
     caption = (
         "Table 1: average top-1 accuracy (%) per class in the conventional setting, "
-        f"{_seeds(campaign)}; mean ± standard deviation."
+        f"{_seeds(experiment)}; mean ± standard deviation."
     )
     return Table("table1", caption, ["method", "source", *map(title, datasets)], rows, marked)
 
 
-def table_2(campaign: Campaign) -> Table:
+def table_2(experiment: Experiment) -> Table:
     """The paper's Table 2: S→T, U→T and H on every data set, the published rows first."""
-    datasets = campaign.datasets
+    datasets = experiment.datasets
     nothing = (None, None, None)
     rows = [
         [method, PUBLISHED, *(_one(value) for d in datasets for value in cells.get(d, nothing))]
@@ -54,28 +54,28 @@ def table_2(campaign: Campaign) -> Table:
     ]
     marked = frozenset(range(len(rows)))
 
-    def row(label: str, variant: str, names: Sequence[str]) -> list[str]:
+    def row(label: str, entry: str, names: Sequence[str]) -> list[str]:
         return [
-            label, MEASURED, *(percent(campaign.figures(d, variant, n)) for d in datasets for n in names)
+            label, MEASURED, *(percent(experiment.figures(d, entry, n)) for d in datasets for n in names)
         ]  # fmt: skip
 
-    for v in campaign.variants:
+    for v in experiment.entries:
         if v.name == FULL.name:
             rows.append(row(NO_CALIBRATION, v.name, ("S0", "U0", "H0")))
         rows.append(row(v.label, v.name, ("S", "U", "H")))
     header = ["method", "source", *(f"{title(d)} {n}" for d in datasets for n in ("S→T", "U→T", "H"))]
     caption = (
         "Table 2: average top-1 accuracy (%) per class in the generalised setting, gamma chosen on held-out "
-        f"seen classes, {_seeds(campaign)}; mean ± standard deviation."
+        f"seen classes, {_seeds(experiment)}; mean ± standard deviation."
     )
     return Table("table2", caption, header, rows, marked)
 
 
-def differences(campaign: Campaign) -> Table:
-    """The full model against each variant: paired differences in points with their 95% interval."""
+def differences(experiment: Experiment) -> Table:
+    """The full model against each entry: paired differences in points with their 95% interval."""
     rows = []
-    for dataset in campaign.datasets:
-        for v in campaign.variants:
+    for dataset in experiment.datasets:
+        for v in experiment.entries:
             if v.name == FULL.name:
                 pairs = [("H", "H", "H0")]
                 label, claim = NO_CALIBRATION, "gamma (equation 9) helps"
@@ -84,7 +84,7 @@ def differences(campaign: Campaign) -> Table:
                 label, claim = v.label, v.claim
             for shown, first, second in pairs:
                 d = paired_difference(
-                    campaign.figures(dataset, FULL.name, first), campaign.figures(dataset, v.name, second)
+                    experiment.figures(dataset, FULL.name, first), experiment.figures(dataset, v.name, second)
                 )
                 interval = "" if math.isnan(d.low) else f"{100 * d.low:+.1f} to {100 * d.high:+.1f}"
                 verdict = "yes" if d.low > 0 else "the opposite" if d.high < 0 else "not shown"
@@ -98,23 +98,23 @@ def differences(campaign: Campaign) -> Table:
         "the paper's claim", "holds",
     ]  # fmt: skip
     caption = (
-        f"The full model minus each variant, in percentage points, paired over {_seeds(campaign)} "
+        f"The full model minus each entry, in percentage points, paired over {_seeds(experiment)} "
         "(Student's t)."
     )
     return Table("differences", caption, header, rows)
 
 
-def attention_table(campaign: Campaign) -> Table | None:
+def attention_table(experiment: Experiment) -> Table | None:
     """Where the attention looks, and how far the classes' attention differs (the claim behind equation 5)."""
     rows = []
-    for dataset in campaign.datasets:
-        for v in campaign.variants:
-            overlap = campaign.figures(dataset, v.name, "attention_overlap")
+    for dataset in experiment.datasets:
+        for v in experiment.entries:
+            overlap = experiment.figures(dataset, v.name, "attention_overlap")
             if not overlap:
                 continue
-            hits = campaign.figures(dataset, v.name, "attention_on_object")
-            chance = campaign.figures(dataset, v.name, "attention_chance")
-            entropy = campaign.figures(dataset, v.name, "attention_entropy")
+            hits = experiment.figures(dataset, v.name, "attention_on_object")
+            chance = experiment.figures(dataset, v.name, "attention_chance")
+            entropy = experiment.figures(dataset, v.name, "attention_entropy")
             rows.append(
                 [title(dataset), v.label, percent(overlap), percent(entropy), percent(hits), percent(chance)]
             )
@@ -136,6 +136,6 @@ def _one(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _seeds(campaign: Campaign) -> str:
-    count = len({m.cell.seed for m in campaign.measured})
+def _seeds(experiment: Experiment) -> str:
+    count = len({r.training.seed for r in experiment.finished})
     return f"{count} seed" + ("s" if count != 1 else "")

@@ -38,13 +38,16 @@ class Model(nn.Module):
         reads: what a scorer takes, copied from the method by `new_model`.
         depends_on_class_set: whether a class's score changes with the other classes of the set, as it does where
             a classifier is fitted to synthesised features. T1 then takes a classifier of the unseen classes alone.
+        backbone: the trained backbone of a method that trains one; its scorers then take images.
     """
 
     reads: Literal["regions", "pooled"] = "pooled"
     depends_on_class_set: ClassVar[bool] = False
+    backbone: nn.Module | None
 
     def __init__(self) -> None:
         super().__init__()
+        self.backbone = None
         self._fitted: tuple[str, ...] = ()
 
     def register_fitted(self, *names: str) -> None:

@@ -20,18 +20,20 @@ Classes = str | Path | Mapping[str, Sequence[float] | Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Candidates:
+class CandidateClasses:
     """Classes to choose from.
 
     Attributes:
         names: C names.
         embeddings: (C, m) float32, in the units of the run's classes.csv.
+        training_ids: (C,) int64, each class's place among the training classes, -1 for one without.
         bias: (C,) float32, added to the scores: gamma on unseen classes where seen ones compete.
         description: one line for people.
     """
 
     names: tuple[str, ...]
     embeddings: Tensor
+    training_ids: Tensor
     bias: Tensor
     description: str
 
@@ -48,9 +50,10 @@ class OwnClasses:
         names, splits, attributes, self.embeddings = read_classes(table)
         self.names, self.attributes = tuple(names), tuple(attributes)
         self.unseen = torch.tensor([split == "unseen" for split in splits])
+        self.training_ids = torch.where(self.unseen, -1, (~self.unseen).cumsum(0) - 1)
         self.gamma = gamma
 
-    def candidates(self, classes: Classes = "all") -> Candidates:
+    def candidates(self, classes: Classes = "all") -> CandidateClasses:
         """Resolve what the user named.
 
         Raises:
@@ -70,24 +73,26 @@ class OwnClasses:
         order = self._order(attributes, f"{table}: columns")
         return self._new(names, embeddings[:, order], str(table))
 
-    def _own(self, which: str) -> Candidates:
+    def _own(self, which: str) -> CandidateClasses:
         unseen = int(self.unseen.sum())
         if which == "all":
             description = (
                 f"among the run's {len(self.names)} classes; gamma {self.gamma:.4f} is added to the scores "
                 f"of the {unseen} unseen ones (equation 9)"
             )
-            return Candidates(self.names, self.embeddings, self.gamma * self.unseen.float(), description)
+            bias = self.gamma * self.unseen.float()
+            return CandidateClasses(self.names, self.embeddings, self.training_ids, bias, description)
         chosen = (self.unseen if which == "unseen" else ~self.unseen).nonzero().flatten()
         equation = " (equation 8)" if which == "unseen" else ""
-        return Candidates(
+        return CandidateClasses(
             tuple(self.names[i] for i in chosen.tolist()),
             self.embeddings[chosen],
+            self.training_ids[chosen],
             torch.zeros(len(chosen)),
             f"among the run's {len(chosen)} {which} classes{equation}",
         )
 
-    def _from_mapping(self, classes: Mapping[str, Sequence[float] | Mapping[str, float]]) -> Candidates:
+    def _from_mapping(self, classes: Mapping[str, Sequence[float] | Mapping[str, float]]) -> CandidateClasses:
         if not classes:
             raise UserError("classes is empty; wanted at least one class with its attributes")
         rows = []
@@ -123,9 +128,9 @@ class OwnClasses:
             raise UserError(f"{what}: {twice[0]} stands there {found.count(twice[0])} times ({counts})")
         return torch.tensor([found.index(name) for name in wanted])
 
-    def _new(self, names: Sequence[str], embeddings: Tensor, origin: str) -> Candidates:
-        return Candidates(
-            tuple(names), embeddings, torch.zeros(len(names)),
+    def _new(self, names: Sequence[str], embeddings: Tensor, origin: str) -> CandidateClasses:
+        return CandidateClasses(
+            tuple(names), embeddings, torch.full((len(names),), -1), torch.zeros(len(names)),
             f"among {len(names)} new classes ({origin}); without gamma, which balances the run's own unseen "
             "classes against its seen ones",
         )  # fmt: skip

@@ -17,13 +17,11 @@ from fastzsl.data.formats.folder import read_picture
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.throughput import in_batches
-from fastzsl.files.tensors import load_tensors
-from fastzsl.methods.attended import AttendedAutoencoder
-from fastzsl.prediction.classes import Candidates, Classes, OwnClasses
-from fastzsl.training.config import load_config
-from fastzsl.training.launch import open_fabric
-from fastzsl.training.loop import new_model
-from fastzsl.training.run import RunFolder
+from fastzsl.methods.method import ClassSet, Model, Scorer
+from fastzsl.methods.problem import pool
+from fastzsl.prediction.classes import CandidateClasses, Classes, OwnClasses
+from fastzsl.protocol.scoring import place_of
+from fastzsl.training.opened import open_run
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 """Files of a folder that are looked at; a file named by itself may have any ending."""
@@ -80,7 +78,7 @@ class _Read(NamedTuple):
     error: str | None
 
 
-class Predictor:
+class Recogniser:
     """A trained model, its backbone and its classes; made by `load`.
 
     Args:
@@ -88,17 +86,14 @@ class Predictor:
         backbone: for pictures; the model's own one where it was trained.
         own: the run's classes and gamma.
         device: where both run.
+        half: round the backbone's features to float16, as those were stored that the model was trained on.
     """
 
     def __init__(
-        self, model: AttendedAutoencoder, backbone: Backbone, own: OwnClasses, device: torch.device
+        self, model: Model, backbone: Backbone, own: OwnClasses, device: torch.device, half: bool = False
     ) -> None:
-        self.model, self.backbone, self.own, self.device = (
-            model.eval(),
-            backbone.eval().to(device),
-            own,
-            device,
-        )
+        self.model, self.backbone = model.eval(), backbone.eval().to(device)
+        self.own, self.device, self.half = own, device, half
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -154,21 +149,20 @@ class Predictor:
     def stream(
         self,
         images: Picture | Iterable[Picture],
-        candidates: Candidates,
+        candidates: CandidateClasses,
         *,
         batch_size: int = 32,
         attention_top: int = 0,
     ) -> Iterator[Prediction]:
         """As `predict`, batch by batch in bounded memory; bad pictures come as predictions with `error`."""
-        if attention_top and self.model.pooling == "average":
-            raise UserError("the run was trained with --pooling average; it has no attention to show")
         with torch.inference_mode():
-            embeddings = self.model.embed(candidates.embeddings.to(self.device))
-            queries = self.model.encoder(embeddings)
+            device, dtype = place_of(self.model)
+            descriptions = candidates.embeddings.to(device, dtype)
+            scorer = self.model.classifier(ClassSet(descriptions, candidates.training_ids.to(device)))
             bias = candidates.bias.to(self.device)
 
         def recognise(pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-            return self._recognise(self.backbone(pixels), queries, embeddings, bias, attention_top)
+            return self._recognise(self.backbone(pixels), scorer, descriptions, bias, attention_top)
 
         numbered = enumerate(_pictures(images))
         for reads, found in in_batches(numbered, self._read, recognise, batch_size, self.device):
@@ -178,20 +172,25 @@ class Predictor:
                 yield Prediction(name, candidates.names, scores, attention, error)
 
     def _recognise(
-        self, maps: Tensor, queries: Tensor, embeddings: Tensor, bias: Tensor, attention_top: int
+        self, maps: Tensor, scorer: Scorer, descriptions: Tensor, bias: Tensor, attention_top: int
     ) -> list[tuple[Tensor, Tensor | None]]:
-        if self.model.backbone is None:
-            maps = maps.half()  # as the features that the model was trained on are kept
-        regions = self.model.regions(maps)
-        scores = (self.model.score(regions, queries, embeddings).float() + bias).cpu()
+        if self.half and torch.isfinite(rounded := maps.half()).all():
+            maps = rounded
+        regions = maps.flatten(2).transpose(1, 2)
+        features = pool(regions) if self.model.reads == "pooled" else regions
+        scores = (scorer(features).float() + bias).cpu()
+        if not torch.isfinite(scores).all():
+            raise UserError("the scores are not finite; the run's weights do not fit the backbone's features")
         if not attention_top:
             return [(row, None) for row in scores]
         best = scores.topk(min(attention_top, scores.shape[1])).indices.to(self.device)
-        attention = [
-            self.model.attention(own[None], queries[classes], need_weights=True)[1][0]
-            for own, classes in zip(regions, best)
-        ]
-        grids = torch.stack(attention).float().cpu().unflatten(2, maps.shape[2:])
+        shown = []
+        for own, classes in zip(features, best):
+            attention = self.model.attention(own[None], descriptions[classes])
+            if attention is None:
+                raise UserError("the run's method has no attention to show; leave --heatmap out")
+            shown.append(attention[0])
+        grids = torch.stack(shown).float().cpu().unflatten(2, maps.shape[2:])
         return list(zip(scores, grids))
 
     def _read(self, numbered: tuple[int, Picture]) -> tuple[_Read, Tensor | None]:
@@ -209,7 +208,7 @@ def load(
     accelerator: str | None = None,
     backbone: str | None = None,
     backbone_weights: str | Path | None = None,
-) -> Predictor:
+) -> Recogniser:
     """Open the folder of a finished run for prediction.
 
     Args:
@@ -225,32 +224,20 @@ def load(
     >>> predictor = fastzsl.load("runs/shapes")                       # doctest: +SKIP
     >>> predictor.predict("photo.jpg", classes="unseen")[0].top(3)    # doctest: +SKIP
     """
-    folder = RunFolder(Path(run))
-    if not folder.path.is_dir():
-        raise UserError(f"no folder {folder.path}; wanted the run folder of python -m fastzsl.train")
-    config = load_config(folder.config)
-    fabric = open_fabric(accelerator or config.accelerator, config.precision)
-    own = OwnClasses(folder.classes, folder.load_gamma())
-    weights = backbone_weights or (None if backbone else config.backbone_weights)
-    if config.train_backbone and backbone is None:
-        weights = "random"  # the trained ones follow, from the run's own file
-    trunk = load_backbone(backbone or config.backbone, weights)
-    decoder = load_tensors(folder.model).get("decoder.weight")
-    if decoder is None or decoder.ndim != 2:
-        raise UserError(f"{folder.model}: no decoder.weight (m, d) in it; not the weights of a run")
-    feature_dim = decoder.shape[1]
+    opened = open_run(Path(run), accelerator)
+    features = opened.settings.features
+    own = OwnClasses(opened.folder.classes, opened.gamma)
+    trunk = opened.backbone
+    if trunk is None or backbone is not None:
+        weights = backbone_weights or (None if backbone else features.backbone_weights)
+        trunk = load_backbone(backbone or features.backbone, weights)
+    feature_dim = opened.feature_dim
     if trunk.feature_dim != feature_dim:
         raise UserError(
-            f"{folder.model} was trained on features of d={feature_dim} but backbone {trunk.name} gives "
+            f"{opened.folder.model} was trained on features of d={feature_dim} but backbone {trunk.name} gives "
             f"d={trunk.feature_dim}; name the backbone that made the features with --backbone"
         )
-    with torch.random.fork_rng():
-        model = new_model(
-            config, feature_dim, own.embeddings.shape[1], trunk if config.train_backbone else None
-        )
-    folder.load_model(model)
-    fabric.setup_module(model)  # in place: device and precision
-    return Predictor(model, trunk, own, fabric.device)
+    return Recogniser(opened.model, trunk, own, opened.fabric.device, opened.stored_as_half)
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -286,4 +273,4 @@ def _decode(picture: Picture, name: str) -> Image.Image:
     raise UserError(f"{name} is a {found}; wanted a file, a Pillow image or a uint8 array (H, W, 3)")
 
 
-__all__: Sequence[str] = ("Prediction", "Predictor", "list_pictures", "load")
+__all__: Sequence[str] = ("Prediction", "Recogniser", "list_pictures", "load")

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 
 def per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
-    """Share of each class's pictures that were recognised.
+    """Share of each class's images that were recognised.
 
     The mean of it is the protocol's top-1: the average over the classes of the split, not over those that
     happen to be predicted.
 
     Args:
         predicted, labels: (N,) class ids.
-        classes: (C',) the ids of the split; a class without a picture gives NaN.
+        classes: (C',) the ids of the split; a class without a image gives NaN.
 
     Returns:
         (C',) fractions.
     """
-    count = (
-        int(max(predicted.max(), labels.max(), classes.max())) + 1 if len(labels) else int(classes.max()) + 1
-    )
-    confusion = multiclass_confusion_matrix(predicted, labels, num_classes=count).double()
-    return confusion.diagonal()[classes] / confusion.sum(1)[classes]
+    size = int(classes.max()) + 1
+    if len(labels):
+        size = max(size, int(labels.max()) + 1)
+    right = torch.bincount(labels[predicted == labels], minlength=size).double()
+    return right[classes] / torch.bincount(labels, minlength=size).double()[classes]
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
@@ -36,12 +35,14 @@ def harmonic_mean(seen: float, unseen: float) -> float:
 
 @dataclass(frozen=True)
 class TestScores:
-    """Scores of the test pictures against all classes: all that evaluation needs.
+    """Scores of the test images against all classes: all that evaluation needs.
 
     Attributes:
-        seen_scores: (N_s, C) of test_seen pictures; unseen_scores: (N_u, C) of test_unseen pictures.
+        seen_scores: (N_s, C) of test_seen images; unseen_scores: (N_u, C) of test_unseen images.
         seen_labels, unseen_labels: their class ids.
         seen, unseen: ids of the classes.
+        conventional_scores: (N_u, C_u) of test_unseen images against the unseen classes alone, for a model whose
+            scores depend on the set of classes; empty where they are columns of `unseen_scores`.
     """
 
     __test__ = False  # not a pytest class
@@ -52,6 +53,18 @@ class TestScores:
     unseen_labels: Tensor
     seen: Tensor
     unseen: Tensor
+    conventional_scores: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @property
+    def conventional_rows(self) -> Tensor:
+        """(N_u, C_u) scores of test_unseen images among the unseen classes alone."""
+        own = self.conventional_scores
+        return own if len(own) else self.unseen_scores[:, self.unseen]
+
+    @property
+    def conventional(self) -> Tensor:
+        """(N_u,) class ids that equation 8 gives the test_unseen images: the best of the unseen classes."""
+        return self.unseen[self.conventional_rows.argmax(1)]
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class Results:
     """Accuracies as fractions.
 
     Attributes:
-        T1: conventional top-1, unseen pictures among unseen classes (equation 8).
+        T1: conventional top-1, unseen images among unseen classes (equation 8).
         U, S, H: generalised, with `gamma` added to the unseen classes' scores (equation 9).
         gamma: the calibration.
         U0, S0, H0: the same without calibration.
@@ -103,22 +116,12 @@ class SeenUnseenCurve:
         """H (P + 1,) of each piece."""
         return torch.nan_to_num(2 * self.U * self.S / (self.U + self.S))
 
-    def best_gamma(self) -> float:
-        """The middle of the widest stretch of gammas on which H is highest."""
-        if not len(self.breaks):
-            return 0.0
-        margin = float(self.breaks[-1] - self.breaks[0]) / len(self.breaks) + 1e-6
-        edges = torch.cat([self.breaks[:1] - margin, self.breaks, self.breaks[-1:] + margin])
-        best = torch.isclose(self.harmonic, self.harmonic.max(), rtol=0, atol=1e-12)
-        piece = int(torch.where(best, edges.diff(), -1.0).argmax())
-        return float((edges[piece] + edges[piece + 1]) / 2)
-
 
 def seen_unseen_curve(scores: TestScores) -> SeenUnseenCurve:
     """Calibrated stacking for every gamma at once.
 
-    A picture is assigned to an unseen class from the gamma on at which its best unseen score overtakes its best
-    seen one; which class of a group wins does not depend on gamma. So each picture has one break point.
+    A image is assigned to an unseen class from the gamma on at which its best unseen score overtakes its best
+    seen one; which class of a group wins does not depend on gamma. So each image has one break point.
     """
     seen_margin, seen_weight = _margins(scores.seen_scores, scores.seen_labels, scores.seen, scores)
     unseen_margin, unseen_weight = _margins(scores.unseen_scores, scores.unseen_labels, scores.unseen, scores)
@@ -134,23 +137,27 @@ def seen_unseen_curve(scores: TestScores) -> SeenUnseenCurve:
 
 
 def _margins(scores: Tensor, labels: Tensor, own: Tensor, all_: TestScores) -> tuple[Tensor, Tensor]:
-    """Break points (N,) and weights (N,): 1 / (classes · pictures of the class) if right within its group."""
+    """Break points (N,) and weights (N,): 1 / (classes · images of the class) if right within its group."""
     scores = scores.double()
     margin = scores[:, all_.seen].amax(1) - scores[:, all_.unseen].amax(1)
     right = own[scores[:, own].argmax(1)] == labels
-    pictures = torch.bincount(labels, minlength=int(own.max()) + 1).double()
-    present = (pictures[own] > 0).sum()
-    return margin, right.double() / (pictures[labels] * present)
+    images = torch.bincount(labels, minlength=int(own.max()) + 1).double()
+    present = (images[own] > 0).sum()
+    return margin, right.double() / (images[labels] * present)
 
 
 def evaluate(scores: TestScores, gamma: float) -> Results:
     """T1, and U, S, H with `gamma` and without, and AUSUC."""
-    conventional = scores.unseen[scores.unseen_scores[:, scores.unseen].argmax(1)]
-    T1 = _mean_accuracy(conventional, scores.unseen_labels, scores.unseen)
+    T1 = conventional_accuracy(scores)
     (U, S), (U0, S0) = generalised(scores, gamma), generalised(scores, 0.0)
     return Results(
         T1, U, S, harmonic_mean(S, U), gamma, U0, S0, harmonic_mean(S0, U0), seen_unseen_curve(scores).area
     )
+
+
+def conventional_accuracy(scores: TestScores) -> float:
+    """T1 of equation 8."""
+    return _mean_accuracy(scores.conventional, scores.unseen_labels, scores.unseen)
 
 
 def generalised(scores: TestScores, gamma: float) -> tuple[float, float]:

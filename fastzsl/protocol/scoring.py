@@ -1,90 +1,113 @@
-"""A trained model's scores on test pictures, and where its attention looks."""
+"""A trained model's scores on test images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 
 import nvtx
 import torch
 from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.methods.attended import AttendedAutoencoder
+from fastzsl.methods.method import ClassSet, Model
+from fastzsl.methods.problem import pool
 from fastzsl.protocol.metrics import TestScores
-from fastzsl.training.loop import read_pictures
 
-BATCH = 64
+BATCH, POOLED_BATCH = 64, 4096
+_POOLED = "_pooled_splits"
+
+
+def all_classes(data: ZeroShotDataset) -> ClassSet:
+    """Every class of a data set, in its order."""
+    training_ids = torch.full((data.num_classes,), -1)
+    training_ids[data.seen] = torch.arange(len(data.seen))
+    return ClassSet(data.class_embeddings, training_ids)
+
+
+def unseen_classes(data: ZeroShotDataset) -> ClassSet:
+    """The unseen classes alone."""
+    return ClassSet(data.class_embeddings[data.unseen], torch.full((len(data.unseen),), -1))
 
 
 @torch.no_grad()
-def score_pictures(model: AttendedAutoencoder, data: ZeroShotDataset, indices: Tensor) -> Tensor:
-    """Scores (N, C) float32 of pictures against every class of the data set."""
+def score_images(
+    model: Model, data: ZeroShotDataset, indices: Tensor, classes: ClassSet | None = None
+) -> Tensor:
+    """Scores (N, C) float32 of images against `classes`, by default every class of the data set."""
     model.eval()
-    device = next(model.parameters()).device
-    embeddings = data.class_embeddings.to(device)
+    device, dtype = place_of(model)
+    wanted = classes or all_classes(data)
+    size = BATCH if model.reads == "regions" else POOLED_BATCH
     with nvtx.annotate("score"):
+        scorer = model.classifier(
+            ClassSet(wanted.descriptions.to(device, dtype), wanted.training_ids.to(device))
+        )
         return torch.cat(
-            [model(read_inputs(model, data, batch).to(device), embeddings).float().cpu()
-             for batch in indices.split(BATCH)]
-        )  # fmt: skip
+            [scorer(read_inputs(model, data, part).to(device)).float().cpu() for part in indices.split(size)]
+        )
 
 
-def test_scores(model: AttendedAutoencoder, data: ZeroShotDataset) -> TestScores:
+def test_scores(model: Model, data: ZeroShotDataset) -> TestScores:
     """Scores of both test splits against all classes."""
-    return TestScores(
-        seen_scores=score_pictures(model, data, data.test_seen),
+    scores = TestScores(
+        seen_scores=score_images(model, data, data.test_seen),
         seen_labels=data.labels[data.test_seen],
-        unseen_scores=score_pictures(model, data, data.test_unseen),
+        unseen_scores=score_images(model, data, data.test_unseen),
         unseen_labels=data.labels[data.test_unseen],
         seen=data.seen,
         unseen=data.unseen,
     )
+    if not model.depends_on_class_set:
+        return scores
+    alone = score_images(model, data, data.test_unseen, unseen_classes(data))
+    return TestScores(**{**vars(scores), "conventional_scores": alone})
 
 
 test_scores.__test__ = False  # type: ignore[attr-defined]  # not a pytest function
 
 
-def read_inputs(model: AttendedAutoencoder, data: ZeroShotDataset, indices: Tensor) -> Tensor:
-    """What the model takes: pictures if it has its backbone, region features if not."""
-    if model.backbone is not None:
-        return read_pictures(data, indices, model.backbone)  # type: ignore[arg-type]
-    return data.read_regions(indices)
+def read_inputs(model: Model, data: ZeroShotDataset, indices: Tensor) -> Tensor:
+    """What the model's scorer takes: regions or pooled features; images if it has its own backbone.
 
-
-@dataclass(frozen=True)
-class Localisation:
-    """How often the attention's maximum falls on the object.
-
-    Attributes:
-        hits: share of the pictures whose most attended region has its centre on the object's mask.
-        chance: the same share for a region picked at random.
+    Args:
+        indices: (B,) images of the data set.
     """
-
-    hits: float
-    chance: float
-
-
-@torch.no_grad()
-def localisation(model: AttendedAutoencoder, data: ZeroShotDataset, indices: Tensor) -> Localisation | None:
-    """Attention of the true class over `indices` against the objects' masks; None where masks are not known."""
-    if data.images is None or model.pooling == "average":
-        return None
-    device = next(model.parameters()).device
-    embeddings = data.class_embeddings.to(device)
-    hits, chance = [], []
-    for batch in indices.split(BATCH):
-        _, attention = model.attend(read_inputs(model, data, batch).to(device), embeddings)
-        side = round(attention.shape[2] ** 0.5)
-        own = attention[torch.arange(len(batch)), data.labels[batch]]
-        for index, weights in zip(batch.tolist(), own.cpu()):
-            mask = data.images.mask(int(data.picture_ids[index]))
-            if mask is None or side * side != attention.shape[2]:
-                return None
-            centres = torch.from_numpy(mask)[_centres(mask.shape[0], side)][:, _centres(mask.shape[1], side)]
-            hits.append(float(centres.flatten()[int(weights.argmax())]))
-            chance.append(float(centres.float().mean()))
-    return Localisation(sum(hits) / len(hits), sum(chance) / len(chance))
+    if model.backbone is not None:
+        return _read_images(model, data, indices)
+    if model.reads == "regions":
+        return data.read_regions(indices)
+    return _pooled(data, indices)
 
 
-def _centres(size: int, cells: int) -> Tensor:
-    return ((torch.arange(cells) + 0.5) * size / cells).long()
+def place_of(model: Model) -> tuple[torch.device, torch.dtype]:
+    """Device and floating type of a model."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            return tensor.device, tensor.dtype
+    return torch.device("cpu"), torch.float32
+
+
+def _pooled(data: ZeroShotDataset, indices: Tensor) -> Tensor:
+    """Pooled features (B, d) float32; kept, because the trainings of a search score the same images."""
+    held: dict[str, Tensor] | None = getattr(data, _POOLED, None)
+    if held is None:
+        held = {"rows": torch.empty(0), "known": torch.zeros(len(data.labels), dtype=torch.bool)}
+        object.__setattr__(data, _POOLED, held)  # the data set itself is frozen
+    new = indices[~held["known"][indices]]
+    if len(new):
+        rows = pool(data.read_regions(new))
+        if not len(held["rows"]):
+            held["rows"] = rows.new_zeros(len(data.labels), rows.shape[1])
+        held["rows"][new] = rows
+        held["known"][new] = True
+    return held["rows"][indices]
+
+
+def _read_images(model: Model, data: ZeroShotDataset, indices: Tensor) -> Tensor:
+    """uint8 images (B, 3, H, W) as the model's backbone wants them."""
+    assert model.backbone is not None
+    assert data.images is not None
+    images, preprocess = data.images, model.backbone.preprocess
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as workers:
+        read = workers.map(lambda i: preprocess(images.image(i)), data.picture_ids[indices].tolist())  # type: ignore[operator]
+        return torch.stack(list(read))

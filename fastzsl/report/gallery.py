@@ -14,11 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.methods.attended import AttendedAutoencoder
+from fastzsl.methods.method import Model
+from fastzsl.protocol.attention import attention_of
 from fastzsl.protocol.metrics import TestScores
-from fastzsl.protocol.scoring import read_inputs
-from fastzsl.report.figures import upsample
-from fastzsl.report.heatmap import heatmap_overlay
+from fastzsl.report.heatmap import heatmap_overlay, upsample
 
 EDGE = 176
 """Longest side in pixels of a picture of the gallery."""
@@ -63,9 +62,8 @@ class Exhibit:
     tiles: list[Tile]
 
 
-@torch.no_grad()
 def gallery(
-    model: AttendedAutoencoder, data: ZeroShotDataset, scores: TestScores, count: int = 6, negatives: int = 3
+    model: Model, data: ZeroShotDataset, scores: TestScores, count: int = 6, negatives: int = 3
 ) -> list[Exhibit]:
     """Exhibits for `count` unseen pictures, spread over the classes; the negatives are the highest-scored
     others.
@@ -73,21 +71,18 @@ def gallery(
     Attention is scaled up bilinearly from the regions' grid to the picture's size, as in the paper. Empty
     where the data set has no pictures, or the model no attention.
     """
-    if data.images is None or model.pooling == "average":
+    if data.images is None:
         return []
     spread = torch.linspace(0, len(data.test_unseen) - 1, count).round().long().unique()
     picked = data.test_unseen[spread]
-    device = next(model.parameters()).device
-    model.eval()
-    inputs = read_inputs(model, data, picked).to(device)
-    _, attention = model.attend(inputs, data.class_embeddings.to(device))
-    if round(attention.shape[2] ** 0.5) ** 2 != attention.shape[2]:
+    attention = attention_of(model, data, picked, torch.arange(data.num_classes))
+    if attention is None or round(attention.shape[2] ** 0.5) ** 2 != attention.shape[2]:
         return []
     exhibits = []
     for row, (place, index) in enumerate(zip(spread.tolist(), picked.tolist())):
         source, label = int(data.picture_ids[index]), int(data.labels[index])
         picture, mask = data.images.image(source), data.images.mask(source)
-        order = data.unseen[scores.unseen_scores[place][data.unseen].argsort(descending=True)].tolist()
+        order = data.unseen[scores.conventional_rows[place].argsort(descending=True)].tolist()
         others = [c for c in order if c != label][:negatives]
         tiles = [Tile("picture", "picture", _shrink(picture))]
         tiles += [
@@ -137,7 +132,7 @@ def save_gallery(exhibits: list[Exhibit], path: Path, title: str) -> None:
         for tile, axes in zip(exhibit.tiles, panels):
             axes.imshow(tile.image)
             colour = {"true": "#2a7a4b", "negative": "#444444"}.get(tile.kind, "black")
-            axes.set_title(tile.caption.replace("$", r"\$"), fontsize=8, color=colour)
+            axes.set_title(tile.caption, fontsize=8, color=colour)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch.nn.functional as F
 from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
@@ -20,3 +21,11 @@ def heatmap_overlay(picture: Image.Image, heat: Tensor) -> Image.Image:
     opacity = 0.25 + 0.5 * strength
     mixed = (1 - opacity) * np.asarray(picture, dtype=np.float32) + opacity * colour
     return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
+
+
+def upsample(attention: Tensor, height: int, width: int) -> np.ndarray:
+    """Attention (T,) of a square grid, bilinear to (height, width), scaled to a maximum of 1."""
+    side = round(len(attention) ** 0.5)
+    grid = attention.float().cpu().view(1, 1, side, side)
+    fine = F.interpolate(grid, (height, width), mode="bilinear", align_corners=False)[0, 0]
+    return (fine / fine.max().clamp_min(1e-12)).numpy()

@@ -13,14 +13,14 @@ from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from fastzsl.errors import UserError, first_line
-from fastzsl.training.config import Config
+from fastzsl.training.settings import Settings
 
 R = TypeVar("R")
 PATIENCE = timedelta(days=1)
 """How long processes wait for one that extracts features or evaluates; torchrun ends them when one dies."""
 
 
-def launch(config: Config) -> Fabric:
+def launch(settings: Settings) -> Fabric:
     """Fabric for the settings, its processes joined.
 
     Under `torchrun` the number of devices and machines is torchrun's; without it `--devices N` starts N
@@ -29,19 +29,20 @@ def launch(config: Config) -> Fabric:
     Raises:
         UserError: `--devices` contradicts torchrun, or the machine has fewer.
     """
-    devices, nodes = config.devices, 1
+    run = settings.run
+    devices, nodes = run.devices, 1
     if torch.distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-        if config.devices not in (1, devices):
+        if run.devices not in (1, devices):
             raise UserError(
-                f"--devices is {config.devices} but torchrun started {devices} processes here; leave --devices "
+                f"--devices is {run.devices} but torchrun started {devices} processes here; leave --devices "
                 "out"
             )
     strategy: DDPStrategy | str = "auto"
     if devices * nodes > 1:
-        strategy = DDPStrategy(find_unused_parameters=_has_unused_parameters(config), timeout=PATIENCE)
-    fabric = open_fabric(config.accelerator, config.precision, devices, strategy=strategy, num_nodes=nodes)
+        strategy = DDPStrategy(find_unused_parameters=settings.method.has_idle_parameters, timeout=PATIENCE)
+    fabric = open_fabric(run.accelerator, run.precision, devices, strategy=strategy, num_nodes=nodes)
     fabric.launch()
     return fabric
 
@@ -78,13 +79,3 @@ def first_then_others(fabric: Fabric, work: Callable[[], R]) -> R:
     if isinstance(result, Exception):
         raise result
     return result
-
-
-def _has_unused_parameters(config: Config) -> bool:
-    """Whether some parameter gets no gradient, for which DDP has to look in every step."""
-    reconstructs, aligns = bool(config.eta), bool(config.alpha)
-    encoder_idle = config.pooling == "average" and not (reconstructs or aligns)
-    decoder_idle = not config.coupled and not reconstructs
-    return (
-        encoder_idle or decoder_idle or config.train_backbone
-    )  # a trunk may hold layers that it does not use

@@ -11,22 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from torch import nn
 
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
-from fastzsl.files.atomic import write_atomically, write_text_atomically
+from fastzsl.files.atomic import write_text_atomically
 from fastzsl.files.tensors import load_tensors, save_tensors
-from fastzsl.methods.attended import AttendedAutoencoder
-from fastzsl.training.checkpoint import load_state
-from fastzsl.training.config import Config, load_config, save_config
+from fastzsl.training.settings import Settings, load_settings, save_settings
 
 
 class RunFolder:
     """Names of a run's files.
 
     config.yaml, metrics.jsonl, TensorBoard events, checkpoint.pt, gamma.json, trials (where epochs are chosen),
-    model.safetensors, classes.csv, results.json, attention.png, accuracy.png.
+    model.safetensors, classes.csv, data.json, results.json, attention.png, accuracy.png, report.html.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,36 +36,56 @@ class RunFolder:
         self.trials = path / "trials"
         self.model = path / "model.safetensors"
         self.classes = path / "classes.csv"
+        self.data = path / "data.json"
         self.results = path / "results.json"
         self.attention_figure = path / "attention.png"
         self.accuracy_figure = path / "accuracy.png"
 
-    def refuse_foreign(self, config: Config) -> None:
+    def refuse_foreign(self, settings: Settings) -> None:
         """Raise `UserError` unless the folder is new, empty, or holds a run of these very settings."""
         if self.config.exists():
-            self._refuse_other_settings(config)
+            self._refuse_other_settings(settings)
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(
                 f"{self.path} is not empty and holds no run (no config.yaml); choose another --out"
             )
 
-    def begin(self, config: Config) -> None:
+    def begin(self, settings: Settings, data: ZeroShotDataset, features: Mapping[str, Any]) -> None:
         """Make the folder; unless the run is resumed, what an earlier run of the same settings left goes.
 
         Called when the data set was read and found right, so that bad input costs nobody a finished run.
+
+        Args:
+            features: "feature_dim" d, and "feature_dtype" of the stored features where there are any.
+
+        Raises:
+            UserError: the run to be resumed was started on other data.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if not config.resume:
+        if settings.run.resume and self.checkpoint.exists():
+            self.refuse_other_data(data)
+        if not settings.run.resume:
             for old in (self.checkpoint, self.metrics, self.gamma, self.results):
                 old.unlink(missing_ok=True)
             shutil.rmtree(self.trials, ignore_errors=True)
             for events in self.path.glob("events.out.tfevents.*"):
                 events.unlink()
-        write_atomically(self.config, lambda partial: save_config(config, partial))
+        save_settings(settings, self.config)
+        self._save_classes(data)
+        self.save_json(self.data, {"identity": data.identity(), "images": len(data.labels), **features})
 
-    def _refuse_other_settings(self, config: Config) -> None:
-        held = load_config(self.config).training_settings()
-        for name, value in config.training_settings().items():
+    def refuse_other_data(self, data: ZeroShotDataset) -> None:
+        """Raise `UserError` if these are not the images, labels, splits and descriptions of the run."""
+        held = self.load_json(self.data)
+        if held.get("identity") != data.identity():
+            raise UserError(
+                f"{self.path} was trained on other data: {held.get('images')} images then, {len(data.labels)} now; "
+                "images, splits or descriptions were changed since, so its figures do not hold for them"
+            )
+
+    def _refuse_other_settings(self, settings: Settings) -> None:
+        held = load_settings(self.config).decisive()
+        for name, value in settings.decisive().items():
             if held.get(name) != value:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(
@@ -75,11 +93,11 @@ class RunFolder:
                     "or remove the folder"
                 )
 
-    def save_model(self, model: AttendedAutoencoder) -> None:
+    def save_model(self, model: nn.Module) -> None:
         """model.safetensors: the model's tensors; a backbone that was not trained is not among them."""
         save_tensors(self.model, model.state_dict())
 
-    def load_model(self, model: AttendedAutoencoder) -> None:
+    def load_model(self, model: nn.Module) -> None:
         """Load model.safetensors into a model of the same settings.
 
         Raises:
@@ -88,10 +106,10 @@ class RunFolder:
         tensors = load_tensors(self.model)
         try:
             model.load_state_dict(tensors)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise UserError(f"{self.model}: {str(error).splitlines()[-1].strip()}") from None
 
-    def save_classes(self, data: ZeroShotDataset) -> None:
+    def _save_classes(self, data: ZeroShotDataset) -> None:
         """classes.csv, in the form that an image folder's has."""
         text = io.StringIO()
         writer = csv.writer(text)
@@ -106,17 +124,19 @@ class RunFolder:
         write_text_atomically(path, json.dumps(values, indent=2) + "\n")
 
     def load_json(self, path: Path) -> dict[str, Any]:
-        """Read one of the run's JSON files.
+        """Read one of the run's JSON files, an object.
 
         Raises:
-            UserError: absent or cut short.
+            UserError: absent, cut short, or not an object.
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"no file {path}; the run is not finished") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not whole JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: not whole JSON ({type(error).__name__})") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: {type(values).__name__}; wanted an object")
         return values
 
     def load_gamma(self) -> float:
@@ -125,11 +145,28 @@ class RunFolder:
         Raises:
             UserError: gamma.json is absent, or holds no number.
         """
-        values = self.load_json(self.gamma)
-        gamma = values.get("gamma") if isinstance(values, dict) else None
-        if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not math.isfinite(gamma):
-            raise UserError(f"{self.gamma}: gamma is {gamma!r}; wanted a finite number")
+        gamma = self.load_json(self.gamma).get("gamma")
+        if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not _finite(gamma):
+            raise UserError(f"{self.gamma}: gamma is {str(gamma)[:40]!r}; wanted a finite number")
         return float(gamma)
+
+    def load_epochs(self) -> int:
+        """The epochs that --choose-epochs chose.
+
+        Raises:
+            UserError: gamma.json is absent, or holds no such number.
+        """
+        epochs = self.load_json(self.gamma).get("epochs")
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or not 0 < epochs < 10**9:
+            raise UserError(f"{self.gamma}: epochs is {str(epochs)[:40]!r}; remove the file to choose again")
+        return epochs
+
+
+def _finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 class MetricsLog:
@@ -141,19 +178,13 @@ class MetricsLog:
     """
 
     def __init__(self, folder: RunFolder, last_step: int = 0) -> None:
-        kept = []
-        if folder.metrics.exists():
-            for line in folder.metrics.read_text(encoding="utf-8").splitlines():
-                try:
-                    if json.loads(line)["step"] <= last_step:
-                        kept.append(line + "\n")
-                except (json.JSONDecodeError, KeyError):
-                    break  # the line that the stopped run was writing
-        write_text_atomically(folder.metrics, "".join(kept))
+        from torch.utils.tensorboard import SummaryWriter
+
+        write_text_atomically(folder.metrics, "".join(_lines_until(folder.metrics, last_step)))
         self._file = open(folder.metrics, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
         self._writer = SummaryWriter(str(folder.path), purge_step=last_step + 1)
 
-    def __call__(self, step: int, figures: dict[str, float]) -> None:
+    def __call__(self, step: int, figures: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
@@ -163,6 +194,15 @@ class MetricsLog:
         self._writer.close()
 
 
-def last_step(checkpoint: Path) -> int:
-    """The step of a checkpoint, 0 if there is none."""
-    return int(load_state(checkpoint)["step"]) if checkpoint.exists() else 0
+def _lines_until(metrics: Path, last_step: int) -> list[str]:
+    """The whole lines of steps up to `last_step`; the line that a stopped run was writing ends them."""
+    kept: list[str] = []
+    if not metrics.exists():
+        return kept
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= last_step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            break
+    return kept

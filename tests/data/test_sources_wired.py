@@ -13,7 +13,7 @@ from fastzsl.data.find import Sources, find_dataset, with_features
 from fastzsl.data.formats.hdf5 import dataset_arrays
 from fastzsl.data.formats.shapes import shapes
 from fastzsl.errors import UserError
-from fastzsl.training.config import Config, load_config, save_config
+from fastzsl.training.settings import DataSettings, Settings, load_settings, save_settings
 from tests.data.xlsa17_files import make_root
 from tests.features.feature_files import tiny_backbone
 
@@ -62,8 +62,8 @@ def test_options_that_do_not_belong_are_refused(sources: Sources, said: str) -> 
 
 
 def test_the_settings_survive_their_file(tmp_path: Path) -> None:
-    config = Config(dataset="cub", root=Path("r"), images=Path("i"), features=Path("f.h5"))
-    save_config(config, tmp_path / "c.yaml")
-    assert load_config(tmp_path / "c.yaml") == config
+    settings = Settings(DataSettings("cub", root=Path("r"), images=Path("i"), features=Path("f.h5")))
+    save_settings(settings, tmp_path / "c.yaml")
+    assert load_settings(tmp_path / "c.yaml") == settings
     with pytest.raises(UserError, match="needs --features"):
-        Config(dataset="hdf5")
+        DataSettings("hdf5")

@@ -163,7 +163,7 @@ def test_bad_input_ends_every_process_with_one_line(root: Path, tmp_path: Path) 
     _said_once(printed, f"fastzsl: error: --root: no folder {tmp_path / 'nothing'}")
     printed = _fail(_start_two(root, tmp_path / "out", "--pooling", "maximal"))
     (line,) = [line for line in printed.splitlines() if line.startswith("fastzsl: error: ")]
-    assert "invalid choice 'maximal' for argument '--pooling'" in line
+    assert "--pooling is maximal; wanted attention or average" in line
     _said_once(printed, line)
 
 

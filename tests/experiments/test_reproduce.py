@@ -13,17 +13,21 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from fastzsl.experiments.campaign import Campaign, Measured, make_cell, seeded
+from fastzsl.command.run_settings import base_settings
+from fastzsl.experiments.entries import ABLATIONS, FULL, find_entries
+from fastzsl.experiments.experiment import Experiment, TrainingResult, plan
+from fastzsl.experiments.sources import seeded
 from fastzsl.experiments.statistics import mean_and_sd, paired_difference
 from fastzsl.experiments.tables import differences, percent, table_1, table_2
-from fastzsl.experiments.variants import FULL, VARIANTS, find_variants
+from fastzsl.methods import METHODS
 from fastzsl.protocol.metrics import Results
 from fastzsl.protocol.metrics import TestScores as Scores
-from fastzsl.protocol.trials import Outcome
+from fastzsl.protocol.trials import TrialResult
 from fastzsl.report.tables import Table
-from fastzsl.reproduce import base_config, main
-from fastzsl.training.config import Config, load_config
+from fastzsl.reproduce import main
+from fastzsl.training.settings import DataSettings, Settings, load_settings
 from fastzsl.tune import main as tune
+from tests.methods.planted import planted
 
 
 def test_paired_differences_agree_with_scipy(seed: int) -> None:
@@ -61,37 +65,38 @@ def test_edges_of_the_statistics() -> None:
     assert percent([0.5, 0.6]) == "55.0 ± 7.1"
 
 
-def made_campaign(dataset: str = "cub", seeds: int = 3) -> Campaign:
-    """Figures that tell variant, seed and setting apart."""
+def made_experiment(dataset: str = "cub", seeds: int = 3) -> Experiment:
+    """Figures that tell entry, seed and setting apart."""
     nothing = torch.zeros(0)
-    measured = []
+    finished = []
     for seed in range(seeds):
-        for v, variant in enumerate(VARIANTS):
-            base = 0.1 * v + 0.01 * seed
+        for i, entry in enumerate(ABLATIONS):
+            base = 0.1 * i + 0.01 * seed
             results = Results(base + 0.2, base, base + 0.1, base + 0.05, 0.1, base / 2, 0.9, base / 5, 0.3)
-            outcome = Outcome(Scores(*[nothing] * 6), {"loss": 1.0})
-            measured.append(Measured(make_cell(dataset, variant, Config(seed=seed)), results, outcome))
-    return Campaign(measured)
+            result = TrialResult(Scores(*[nothing] * 6), {"loss": 1.0})
+            settings = entry.configure(Settings().changed(seed=seed))
+            finished.append(TrainingResult(plan(dataset, entry, settings, planted()), results, result))
+    return Experiment(finished)
 
 
 def test_tables_have_the_papers_layout_and_its_rows_are_marked() -> None:
-    one = table_1(made_campaign())
+    one = table_1(made_experiment())
     assert one.header == ["method", "source", "CUB"]
     assert one.rows[0] == ["ConSE", "published", "34.3"]
     assert {one.rows[i][1] for i in one.marked} == {"published"}
     assert one.rows[-1] == ["Ours", "measured here", "61.0 ± 1.0"]
-    two = table_2(made_campaign())
+    two = table_2(made_experiment())
     assert two.header[2:] == ["CUB S→T", "CUB U→T", "CUB H"]
     assert ["Ours", "published", "45.1", "52.1", "48.3"] in two.rows
     assert two.rows[-1] == ["Ours", "measured here", "51.0 ± 1.0", "41.0 ± 1.0", "46.0 ± 1.0"]
     without = two.rows[-2]
     assert without[0] == "Ours w/o C"
     assert without[2:] == ["90.0 ± 0.0", "20.5 ± 0.5", "8.2 ± 0.2"]
-    assert not table_1(made_campaign("shapes")).marked, "the paper has no rows for other data"
+    assert not table_1(made_experiment("shapes")).marked, "the paper has no rows for other data"
 
 
 def test_differences_name_what_holds_and_what_does_not() -> None:
-    rows = differences(made_campaign()).rows
+    rows = differences(made_experiment()).rows
     no_sr = next(r for r in rows if r[1] == "Ours w/o SR" and r[2] == "T1")
     assert no_sr[3] == "+40.0"
     assert no_sr[6] == "3/3"
@@ -110,18 +115,29 @@ def test_the_three_formats_hold_the_same_cells() -> None:
 
 
 def test_every_repetition_of_shapes_has_its_own_classes_and_a_benchmark_keeps_its_split() -> None:
-    assert seeded(Config(), 4, False).data_seed == 4
-    folder = Config(dataset="folder", root=Path("x"))
-    assert (seeded(folder, 4, False).class_split, seeded(folder, 4, False).seed) == (None, 4)
-    assert seeded(folder, 4, True).class_split == 4
+    assert seeded(Settings(), 4, False).data.data_seed == 4
+    folder = Settings(DataSettings("folder", root=Path("x")))
+    assert seeded(folder, 4, False).data.class_split is None
+    assert seeded(folder, 4, False).run.seed == 4
+    assert seeded(folder, 4, True).data.class_split == 4
 
 
-def test_each_variant_takes_one_part_away() -> None:
-    assert [v.name for v in find_variants(("average",))] == ["average", FULL.name]
-    for variant in VARIANTS:
-        changed = {k for k, v in vars(variant.configure(Config())).items() if v != getattr(Config(), k)}
-        assert changed == set(variant.changes), "a change that is the default already tests nothing"
-        assert len(changed) == (variant is not FULL)
+def test_each_ablation_takes_one_part_away() -> None:
+    assert [e.name for e in find_entries(("pooled",))] == ["pooled", FULL.name]
+    base = Settings().changed(epochs=7)
+    for entry in ABLATIONS:
+        method = entry.configure(base).method
+        assert method.epochs == 7, "what the experiment starts from holds for its rows"
+        changed = {k for k, v in vars(method).items() if v != getattr(base.method, k)}
+        assert changed == set(entry.changes), "a change that is the default already tests nothing"
+        assert bool(changed) == (entry.method == "attended" and entry is not FULL)
+
+
+def test_other_methods_start_from_their_own_defaults_and_all_means_all() -> None:
+    entries = find_entries(("all",))
+    assert {e.method for e in entries} == set(METHODS)
+    eszsl = next(e for e in entries if e.name == "eszsl")
+    assert eszsl.configure(Settings()).method == METHODS["eszsl"]()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +145,8 @@ def test_each_variant_takes_one_part_away() -> None:
     [
         (["--datasets", "shaps"], "there is no shaps; did you mean"),
         (["--datasets", "cub"], "--root"),
-        (["--variants", "no-sre"], 'did you mean "no-sr"'),
+        (["--methods", "no-sre"], 'did you mean "no-sr"'),
+        (["--budget", "soon"], "--budget is soon; wanted a time"),
         (["--set", "etta=1"], 'wanted NAME=VALUE; did you mean "eta"'),
         (["--set", "eta=much"], "--set eta is 'much'; wanted a number"),
         (["--seeds", "0"], "--seeds is 0"),
@@ -148,8 +165,10 @@ def test_bad_arguments_are_named_in_a_line(
 
 
 def test_settings_are_read_as_numbers() -> None:
-    config = base_config(None, ("lr=1e-3", "epochs=2", "coupled=false"))
-    assert (config.lr, config.epochs, config.coupled) == (1e-3, 2, False)
+    method = base_settings(None, None, ("lr=1e-3", "epochs=2", "coupled=false")).method
+    assert method.settings()["lr"] == 1e-3
+    assert method.settings()["epochs"] == 2
+    assert method.settings()["coupled"] is False
 
 
 @pytest.fixture
@@ -176,21 +195,22 @@ def test_the_whole_on_a_folder_of_pictures_leaves_tables_figures_and_report(
     out = tmp_path / "out"
     command = [
         "--datasets", "folder", "--root", str(pictures), "--out", str(out), "--seeds", "2",
-        "--variants", "average", "no-ma", "--set", "epochs=2", "gamma_folds=1", "batch_size=16", "accelerator=cpu",
+        "--methods", "pooled", "no-ma", "eszsl",
+        "--set", "epochs=2", "gamma_folds=1", "batch_size=16", "accelerator=cpu",
         "--workers", "1",
     ]  # fmt: skip
     main(command)
     capsys.readouterr()
     names = {p.name for p in out.iterdir()}
-    for table in ("table1", "table2", "differences", "attention"):
+    for table in ("table1", "table2", "differences", "attention", "methods-folder"):
         assert {f"{table}.md", f"{table}.csv", f"{table}.tex"} <= names
     assert {"folder-gamma.png", "folder-confusion.png", "folder-classes.png", "folder-ablations.png"} <= names
-    assert {"folder-alpha-eta.png", "folder-attention-full.png", "folder-attention-no-ma.png"} <= names
+    assert {"folder-alpha-eta.png", "folder-attention-attended.png", "folder-attention-no-ma.png"} <= names
     results = json.loads((out / "results.json").read_text())
-    assert len(results["trainings"]) == 6
-    assert "training pictures only" in results["chosen_on"]["gamma"]
+    assert len(results["trainings"]) == 8
+    assert "training images only" in results["chosen_on"]["gamma"]
     rows = list(csv.reader((out / "table1.csv").open()))
-    measured = [t["T1"] for t in results["trainings"] if t["variant"] == "full"]
+    measured = [t["T1"] for t in results["trainings"] if t["method"] == "attended"]
     assert rows[-1] == ["Ours", "measured here", percent(measured)]
     report = (out / "report.html").read_text()
     assert "Average pooling" in report
@@ -212,7 +232,7 @@ def test_tuning_leaves_a_configuration_that_training_takes(
     ])  # fmt: skip
     record = json.loads((out / "selection.json").read_text())
     assert "2 folds of the seen classes" in record["chosen_on"]
-    chosen = load_config(out / "config.yaml")
+    chosen = load_settings(out / "config.yaml").method
     assert {"lr": chosen.lr, "epochs": chosen.epochs} == record["chosen"]
     rows = list(csv.DictReader((out / "trials.csv").open()))
     assert sum(bool(r["chosen"]) for r in rows) == 1

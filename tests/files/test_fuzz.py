@@ -26,6 +26,7 @@ import pytest
 import scipy.io
 import torch
 import yaml
+from fastzsl.training.checkpoint import save_state
 from PIL import Image
 
 from fastzsl.data.download.unpack import unpack
@@ -39,9 +40,8 @@ from fastzsl.features.store import checksum, load_regions
 from fastzsl.features.writer import FeatureWriter
 from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.prediction.classes import OwnClasses
-from fastzsl.training.checkpoint import save_state
-from fastzsl.training.config import Config, load_config
 from fastzsl.training.run import RunFolder, last_step
+from fastzsl.training.settings import Settings, load_settings
 
 CLASSES, PICTURES, UNSEEN = 6, 24, 2
 TINY = Known("T", PICTURES, CLASSES, UNSEEN)
@@ -299,12 +299,12 @@ def new_classes_kind(folder: Path) -> Kind:
 
 def settings_kind() -> Kind:
     def read(path: Path) -> None:
-        config = load_config(path)
-        assert isinstance(config.epochs, int)
-        assert isinstance(config.lr, float)
-        assert config.pooling in ("attention", "average")
+        settings = load_settings(path)
+        assert isinstance(settings.run.seed, int)
+        for value in vars(settings.method).values():
+            assert isinstance(value, str | int | float)
 
-    return Kind(yaml.safe_dump(Config().as_dict(), sort_keys=False).encode(), "config.yaml", read)
+    return Kind(yaml.safe_dump(Settings().as_dict(), sort_keys=False).encode(), "config.yaml", read)
 
 
 def gamma_kind(folder: Path) -> Kind:

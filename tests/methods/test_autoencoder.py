@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastzsl import AttendedAutoencoder, FusedDenseAttention
+from fastzsl.methods.attended.pooled import PooledAutoencoder
 from fastzsl.ops import reference
 
 
@@ -42,7 +43,7 @@ def test_queries_get_the_length_that_was_asked_for_and_keep_their_direction(seed
 
 
 def test_average_pooling_ignores_where_things_are_and_every_class_sees_the_same(seed: int) -> None:
-    model = AttendedAutoencoder(8, 5, pooling="average").eval()
+    model = PooledAutoencoder(8, 5).eval()
     regions, K = torch.randn(2, 9, 8), torch.randn(4, 5)
     expected = F.cosine_similarity(
         model.decoder(model.regions(regions).mean(1))[:, None], model.embed(K)[None], dim=-1

@@ -55,7 +55,7 @@ def test_equation_7_adds_weighted_terms_and_skips_those_of_weight_zero(seed: int
 
 def test_reconstruction_sees_unseen_classes_and_alignment_does_not(seed: int) -> None:
     """Equation 6 runs over all classes, equations 4 and 5 over the seen ones."""
-    model = AttendedAutoencoder(8, 5)
+    model = AttendedAutoencoder(8, 5).eval()
     regions, seen, labels = torch.randn(2, 9, 8), torch.tensor([0, 1]), torch.tensor([0, 1])
     K = torch.randn(3, 5)
     moved = K.clone()

@@ -20,11 +20,12 @@ from fastzsl import predict
 from fastzsl.data.find import Sources, find_dataset
 from fastzsl.data.formats.drawing import draw_picture
 from fastzsl.errors import UserError
+from fastzsl.methods.attended.pooled import Pooled
 from fastzsl.prediction import recogniser as predictor
-from fastzsl.protocol.scoring import score_pictures
+from fastzsl.protocol.scoring import score_images
 from fastzsl.train import train
-from fastzsl.training.config import Config, load_config
-from fastzsl.training.inputs import feature_dim, prepare
+from fastzsl.training.inputs import prepare
+from fastzsl.training.settings import Settings, load_settings
 
 ATTRIBUTES = ("round", "red", "dotted", "weight")
 
@@ -47,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _config(folder: Path, out: Path) -> Config:
-    return Config(
+def _settings(folder: Path, out: Path) -> Settings:
+    return Settings().changed(
         dataset="folder", root=folder, backbone="timm/test_resnet", backbone_weights="random", hidden=8,
         epochs=2, batch_size=8, gamma_folds=1, accelerator="cpu", backend="eager", out=out,
         embedding_normalisation="standardise",
@@ -60,7 +61,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTZSL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        train(_config(folder, out))
+        train(_settings(folder, out))
     gamma = json.loads((out / "gamma.json").read_text())
     (out / "gamma.json").write_text(json.dumps({**gamma, "gamma": 0.125}))
     return out
@@ -68,10 +69,10 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _evaluated(run: Path) -> tuple[list[Path], torch.Tensor, torch.Tensor]:
     """Paths, evaluation's scores (N, C) and the unseen ids, for every picture of the data set."""
-    config = load_config(run / "config.yaml")
-    data, backbone = prepare(config, torch.device("cpu"), _no_progress())
-    assert feature_dim(data, backbone) == 96
-    scores = score_pictures(fastzsl.load(run).model, data, torch.arange(len(data.labels)))
+    settings = load_settings(run / "config.yaml")
+    data, _ = prepare(settings, torch.device("cpu"), _no_progress())
+    assert data.regions.feature_shape[0] == 96
+    scores = score_images(fastzsl.load(run).model, data, torch.arange(len(data.labels)))
     return data.images.paths, scores, data.unseen
 
 
@@ -226,13 +227,11 @@ def test_heatmaps_are_the_attention_of_the_class_bilinear_to_the_size_of_the_pic
 def test_a_run_with_a_trained_backbone_predicts_with_the_trained_weights(
     folder: Path, tmp_path: Path
 ) -> None:
-    config = replace(
-        _config(folder, tmp_path / "run"), train_backbone=True, backbone_lr=0.01, epochs=1, gamma_folds=0
-    )
-    train(config)
+    settings = _settings(folder, tmp_path / "run")
+    train(settings.changed(train_backbone=True, backbone_lr=0.01, epochs=1, gamma_folds=0))
     model = fastzsl.load(tmp_path / "run")
     data = find_dataset(Sources("folder", folder))
-    expected = score_pictures(model.model, data, torch.arange(4))
+    expected = score_images(model.model, data, torch.arange(4))
     found = torch.stack([p.scores for p in model.predict(data.images.paths[:4])])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # gamma is 0 without folds
     untrained = predictor.load_backbone("timm/test_resnet", "random").state_dict()
@@ -241,7 +240,8 @@ def test_a_run_with_a_trained_backbone_predicts_with_the_trained_weights(
 
 
 def test_a_run_without_attention_predicts_but_has_no_heatmap(folder: Path, tmp_path: Path) -> None:
-    train(replace(_config(folder, tmp_path / "run"), pooling="average", epochs=1, gamma_folds=0))
+    settings = _settings(folder, tmp_path / "run").changed(epochs=1, gamma_folds=0)
+    train(replace(settings, method=Pooled(**settings.method.settings())))
     model = fastzsl.load(tmp_path / "run")
     assert len(model.predict(folder)) == 28
     with pytest.raises(UserError, match="no attention"):
@@ -253,7 +253,7 @@ def test_load_refuses_what_is_no_finished_run(run: Path, tmp_path: Path) -> None
         fastzsl.load(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"config\.yaml"):
         fastzsl.load(tmp_path)
-    for name in ("config.yaml", "classes.csv", "gamma.json"):
+    for name in ("config.yaml", "classes.csv", "gamma.json", "data.json"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     with pytest.raises(UserError, match=r"model\.safetensors"):
         fastzsl.load(tmp_path)
@@ -346,17 +346,23 @@ def test_command_line_that_can_do_nothing_exits_with_2(
     with pytest.raises(SystemExit) as caught:
         predict.main([str(run), *arguments])
     assert caught.value.code == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("gamma.json", b"[1]", "gamma.json: gamma is None; wanted a finite number"),
+        ("gamma.json", b"[1]", "gamma.json: list; wanted an object"),
         ("gamma.json", b'{"gamma": "high"}', "gamma.json: gamma is 'high'; wanted a finite number"),
-        ("model.safetensors", save({"a": torch.ones(2)}), "no decoder.weight (m, d) in it"),
+        ("gamma.json", b'{"gamma": 1' + b"0" * 400 + b"}", "wanted a finite number"),
+        (
+            "data.json",
+            b'{"feature_dim": -1}',
+            "data.json: feature_dim is '-1'; wanted a whole number above 0",
+        ),
+        ("model.safetensors", save({"a": torch.ones(2)}), "model.safetensors: "),
         ("model.safetensors", b"none", "not a whole safetensors file"),
         ("classes.csv", b"class,split\nx,seen\n", "no attribute columns"),
         ("classes.csv", b"class,split,a\nx,seen,1\ny,unseen,2\n", "model.safetensors: size mismatch"),
@@ -370,12 +376,9 @@ def test_a_damaged_run_is_one_line(
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged)
     if file == "config.yaml":  # the line takes the place of the one of its setting
-        kept = [
-            x
-            for x in (run / file).read_bytes().splitlines(True)
-            if not x.startswith(content.split(b":")[0] + b":")
-        ]
-        content = b"".join([*kept, content])
+        name = content.split(b":")[0] + b":"
+        lines = (run / file).read_bytes().splitlines(True)
+        content = b"".join(b"  " + content if x.strip().startswith(name) else x for x in lines)
     (damaged / file).write_bytes(content)
     with pytest.raises(UserError) as caught:
         fastzsl.load(damaged)

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
 from fastzsl.features.sources import MemoryRegions
-from fastzsl.training.config import Config
+from fastzsl.protocol.trials import Source
+from fastzsl.training.settings import Settings
 
 CLASSES, UNSEEN, PICTURES, EMBEDDING, DIM, SIDE = 18, 4, 10, 3, 24, 3
 
-CONFIG = Config(
+SETTINGS = Settings().changed(
     hidden=32, epochs=20, batch_size=16, lr=1e-2, accelerator="cpu", backend="eager", attention_scale=3.0,
     region_dropout=0.0, feature_dropout=0.0, weight_decay=1e-4, gamma_folds=2,
 )  # fmt: skip
@@ -29,14 +30,14 @@ class WatchedRegions(MemoryRegions):
         return super().regions(indices)  # type: ignore[arg-type]
 
 
-def small_problem(config: Config | None = None, spoil_tests: bool = False) -> ZeroShotDataset:
+def small_problem(source: Source | None = None, spoil_tests: bool = False) -> ZeroShotDataset:
     """Every picture shows its class's embedding, linearly mapped, in one region among noise.
 
     Args:
-        config: its data_seed draws the problem.
+        source: its data_seed draws the problem.
         spoil_tests: NaN in every test picture, and unseen classes' embeddings replaced.
     """
-    generator = torch.Generator().manual_seed(config.data_seed if config else 0)
+    generator = torch.Generator().manual_seed(source.data.data_seed if source else 0)
     embeddings = torch.randn(CLASSES, EMBEDDING, generator=generator)
     mixing = torch.randn(EMBEDDING, DIM, generator=generator)
     labels = torch.arange(CLASSES).repeat_interleave(PICTURES)
@@ -63,8 +64,9 @@ def small_problem(config: Config | None = None, spoil_tests: bool = False) -> Ze
         test_seen=test_seen,
         test_unseen=indices[~of_seen],
         regions=WatchedRegions(maps.view(len(labels), DIM, SIDE, SIDE)),
+        fingerprint=f"small-{source.data.data_seed if source else 0}-{spoil_tests}",
     )
 
 
-def spoilt_problem(config: Config) -> ZeroShotDataset:
-    return small_problem(config, spoil_tests=True)
+def spoilt_problem(source: Source) -> ZeroShotDataset:
+    return small_problem(source, spoil_tests=True)

@@ -5,29 +5,37 @@ from __future__ import annotations
 import csv
 import functools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from small_problem import CONFIG, small_problem, spoilt_problem
+from small_problem import SETTINGS, small_problem, spoilt_problem
 
-from fastzsl.data.held_out import HeldOut, SeenClassesOnly
+from fastzsl.data.held_out import HeldOutClasses, SeenClassesOnly
 from fastzsl.errors import UserError
 from fastzsl.protocol.calibration import best_common_gamma
-from fastzsl.protocol.selection import Folds, choose_epochs, select
-from fastzsl.protocol.trials import Trial, TrialTable, run_trials
+from fastzsl.protocol.folds import ClassDraws, ClassFolds
+from fastzsl.protocol.selection import choose_epochs, select
+from fastzsl.protocol.trials import Source, Trial, TrialTable
+from fastzsl.protocol.workers import run_trials
 
 GRID = {"lr": (1e-6, 1e-2), "eta": (0.0, 1.0)}
+
+
+def trial_of(settings, held_out=None):
+    return Trial.of(settings, small_problem(Source.of(settings)), held_out)
 
 
 def choose(folder, load=small_problem, workers=1, grid=GRID, **settings):
     table = TrialTable(folder)
     run = functools.partial(run_trials, table=table, workers=workers, load=load)
-    return select(CONFIG, grid, table, run, folds=Folds(2, 1, seed=4), **settings)
+    data = load(Source.of(SETTINGS))
+    return select(SETTINGS, data, grid, table, run, folds=ClassFolds(2, 1, seed=4), **settings)
 
 
 def test_every_seen_class_is_held_out_once_in_each_repetition():
     data = small_problem()
-    folds = Folds(folds=3, repeats=2, seed=1)
+    folds = ClassFolds(folds=3, repeats=2, seed=1)
     held = [SeenClassesOnly(data).problem(p) for p in folds.problems()]
     for repeat in (held[:3], held[3:]):
         names = [p.class_names[i] for p in repeat for i in p.unseen.tolist()]
@@ -37,7 +45,7 @@ def test_every_seen_class_is_held_out_once_in_each_repetition():
 
 def test_a_problem_keeps_labels_and_features_of_its_pictures():
     data = small_problem()
-    problem = SeenClassesOnly(data).problem(HeldOut(3, 1, 2))
+    problem = SeenClassesOnly(data).problem(HeldOutClasses(3, 1, 2))
     for part in (problem.trainval, problem.test_seen, problem.test_unseen):
         for i in part.tolist():
             source = int(problem.picture_ids[i])
@@ -51,21 +59,18 @@ def test_a_problem_keeps_labels_and_features_of_its_pictures():
 
 def test_the_guard_refuses_test_pictures_and_keeps_nothing_of_them():
     data = small_problem()
-    problem = SeenClassesOnly(data).problem(HeldOut(0))
+    problem = SeenClassesOnly(data).problem(HeldOutClasses(0))
     tests = set(data.test_seen.tolist()) | set(data.test_unseen.tolist())
     assert not tests & set(problem.picture_ids.tolist())
     assert not {data.class_names[i] for i in data.unseen.tolist()} & set(problem.class_names)
     for index in (int(data.test_seen[0]), int(data.test_unseen[-1])):
         with pytest.raises(PermissionError, match="not training pictures"):
             problem.regions.regions([index])
-    assert len(data.hold_out(0).unseen), "hold_out goes through the same guard"
-    with pytest.raises(PermissionError):
-        data.hold_out(0).regions.regions(data.test_unseen)
 
 
 def test_selection_reads_training_pictures_only(tmp_path):
-    data = small_problem(CONFIG)
-    choose(tmp_path, load=lambda config: data, grid={"eta": (0.0, 1.0)})
+    data = small_problem()
+    choose(tmp_path, load=lambda source: data, grid={"eta": (0.0, 1.0)})
     assert data.regions.read, "nothing was read"
     assert data.regions.read <= set(data.trainval.tolist())
 
@@ -73,17 +78,17 @@ def test_selection_reads_training_pictures_only(tmp_path):
 def test_spoiling_every_test_picture_and_unseen_class_changes_nothing(tmp_path):
     honest = choose(tmp_path / "a")
     spoilt = choose(tmp_path / "b", load=spoilt_problem)
-    assert honest.candidates == spoilt.candidates
+    assert honest.points == spoilt.points
     assert honest.gamma == spoilt.gamma
 
 
 def test_it_finds_the_learning_rate_that_learns_and_says_on_what(tmp_path):
     selection = choose(tmp_path, objective="T1")
-    assert selection.config.lr == 1e-2
+    assert selection.settings.method.lr == 1e-2
     assert selection.best.T1 > 2 / 7, "twice chance"
-    assert selection.config.seed == CONFIG.seed
+    assert selection.settings.run == SETTINGS.run
     assert "2 folds of the seen classes" in selection.chosen_on
-    assert min(c.T1 for c in selection.candidates) < selection.best.T1
+    assert min(c.T1 for c in selection.points) < selection.best.T1
     selection.save_table(tmp_path / "trials.csv")
     rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
     assert [r["lr"] for r in rows if r["chosen"]] == ["0.01"]
@@ -101,20 +106,20 @@ def test_a_stopped_search_goes_on_and_a_finished_one_trains_nothing(tmp_path):
             run_trials([own], table, workers=1, load=small_problem)
             trained.append(trial)
 
-    folds = Folds(2)
+    folds = ClassFolds(2)
     with pytest.raises(KeyboardInterrupt):
-        select(CONFIG, GRID, table, functools.partial(run, stop_after=3), folds=folds)
+        select(SETTINGS, small_problem(), GRID, table, functools.partial(run, stop_after=3), folds=folds)
     assert len(trained) == 3
-    first = select(CONFIG, GRID, table, run, folds=folds)
+    first = select(SETTINGS, small_problem(), GRID, table, run, folds=folds)
     assert len(trained) == len(set(trained)) > 3, "a finished trial was trained again"
     count = len(trained)
-    again = select(CONFIG, GRID, table, run, folds=folds)
+    again = select(SETTINGS, small_problem(), GRID, table, run, folds=folds)
     assert len(trained) == count
     assert again == first
 
 
 def test_a_trial_without_its_last_file_is_not_finished(tmp_path):
-    trial, table = Trial(CONFIG, HeldOut(0)), TrialTable(tmp_path)
+    trial, table = trial_of(SETTINGS, HeldOutClasses(0)), TrialTable(tmp_path)
     run_trials([trial], table, workers=1, load=small_problem)
     assert trial in table
     (table.path(trial) / "trial.json").unlink()
@@ -124,30 +129,60 @@ def test_a_trial_without_its_last_file_is_not_finished(tmp_path):
 
 
 def test_two_processes_give_the_very_scores_of_one(tmp_path):
-    trials = [Trial(replace(CONFIG, seed=s), HeldOut(s)) for s in range(3)] + [Trial(CONFIG)]
+    trials = [trial_of(SETTINGS.changed(seed=s), HeldOutClasses(s)) for s in range(3)] + [trial_of(SETTINGS)]
     one, two = TrialTable(tmp_path / "one"), TrialTable(tmp_path / "two")
     run_trials(trials, one, workers=1, load=small_problem)
     run_trials(trials, two, workers=2, load=small_problem)
     for trial in trials:
         assert torch.equal(one[trial].scores.unseen_scores, two[trial].scores.unseen_scores)
-        assert one[trial].facts["loss"] == two[trial].facts["loss"]
+        assert one[trial].diagnostics["loss"] == two[trial].diagnostics["loss"]
 
 
-def test_a_different_setting_is_a_different_trial():
-    base = Trial(CONFIG)
-    assert base.key == Trial(replace(CONFIG, resume=True, gamma_folds=9)).key, "these decide nothing"
-    others = [replace(CONFIG, eta=0.5), replace(CONFIG, seed=1), replace(CONFIG, data_seed=1)]
-    keys = {base.key, Trial(CONFIG, HeldOut(0)).key, Trial(CONFIG, HeldOut(0, 1, 2)).key}
-    assert len(keys | {Trial(c).key for c in others}) == 6
+def test_what_decides_a_result_is_a_trials_identity_and_nothing_else() -> None:
+    base = trial_of(SETTINGS)
+    same = SETTINGS.changed(resume=True, gamma_folds=9, out=Path("x"), checkpoint_steps=1, accelerator="auto")
+    assert base.key == trial_of(same).key
+    moved = replace(base, source=replace(base.source, data=replace(base.source.data, root=Path("elsewhere"))))
+    assert base.key == moved.key, "where the data lie decides nothing"
+    other_images = replace(small_problem(), fingerprint="others")
+    keys = [
+        base.key,
+        *(trial_of(SETTINGS.changed(**c)).key for c in ({"eta": 0.5}, {"seed": 1}, {"precision": "64-true"})),
+        trial_of(SETTINGS, HeldOutClasses(0)).key,
+        trial_of(SETTINGS, HeldOutClasses(0, 1, 2)).key,
+        Trial.of(SETTINGS, other_images).key,
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_images_that_changed_between_planning_and_training_are_refused(tmp_path: Path) -> None:
+    trial = trial_of(SETTINGS)
+    with pytest.raises(UserError, match="files changed meanwhile"):
+        run_trials([trial], TrialTable(tmp_path), workers=1, load=spoilt_problem)
+
+
+def test_a_limited_search_tries_that_many_settings_the_start_among_them(tmp_path: Path) -> None:
+    found = choose(tmp_path, limit=3)
+    assert len(found.points) == 3
+    assert found.points[0].changes == {"lr": SETTINGS.method.lr, "eta": SETTINGS.method.eta}
+    again = choose(tmp_path, limit=3)
+    assert [p.changes for p in again.points] == [p.changes for p in found.points]
+
+
+def test_a_full_search_tries_every_combination(tmp_path: Path) -> None:
+    assert len(choose(tmp_path, full=True).points) == 4
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p: choose(p, grid={"etta": (0.0,)}), 'no setting etta; did you mean "eta"'),
+        (lambda p: choose(p, grid={"etta": (0.0,)}), 'has no setting etta; did you mean "eta"'),
         (lambda p: choose(p, objective="U"), 'objective is "U"'),
-        (lambda p: Folds(1), "wanted at least 2 folds"),
-        (lambda p: SeenClassesOnly(small_problem()).problem(HeldOut(0, 0, 13)), "13 folds need at least 26"),
+        (lambda p: ClassFolds(1), "wanted 2 to 1000 folds"),
+        (
+            lambda p: SeenClassesOnly(small_problem()).problem(HeldOutClasses(0, 0, 13)),
+            "13 folds need at least 26",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(tmp_path, call, message):
@@ -158,26 +193,31 @@ def test_what_cannot_be_done_is_said(tmp_path, call, message):
 def test_the_epochs_are_the_best_of_those_named_and_gamma_comes_from_the_same_trainings(tmp_path):
     table = TrialTable(tmp_path)
     run = functools.partial(run_trials, table=table, workers=1, load=small_problem)
-    config = replace(CONFIG, lr=1e-3, choose_epochs=(1, 30), epochs=7)
-    found = choose_epochs(config, table, run)
-    assert found.config.epochs == 30, "one epoch at this rate learns nothing"
-    tried = {c.changes["epochs"]: c.AUSUC for c in found.candidates}
-    assert set(tried) == {1, 30}, "config.epochs is not tried unless it is named"
+    settings = SETTINGS.changed(lr=1e-3, choose_epochs=(1, 30), epochs=7)
+    found = choose_epochs(settings, small_problem(), table, run)
+    assert found.settings.method.epochs == 30, "one epoch at this rate learns nothing"
+    tried = {c.changes["epochs"]: c.AUSUC for c in found.points}
+    assert set(tried) == {1, 30}, "the epochs in use are not tried unless they are named"
     assert tried[30] == max(tried.values())
     assert found.gamma == best_common_gamma(
-        [table[Trial(replace(config, epochs=30), HeldOut(config.seed * 1000 + i))].scores for i in range(2)]
+        [table[trial_of(settings.changed(epochs=30), p)].scores for p in ClassDraws(2, 0).problems()]
     )
     with pytest.raises(UserError, match="--gamma-folds above 0"):
-        choose_epochs(replace(config, gamma_folds=0), table, run)
+        choose_epochs(settings.changed(gamma_folds=0), small_problem(), table, run)
 
 
 def test_spoilt_test_pictures_do_not_change_the_epochs(tmp_path):
-    config = replace(CONFIG, choose_epochs=(2, 20))
+    settings = SETTINGS.changed(choose_epochs=(2, 20))
     found = []
     for name, load in (("a", small_problem), ("b", spoilt_problem)):
         table = TrialTable(tmp_path / name)
         found.append(
-            choose_epochs(config, table, functools.partial(run_trials, table=table, workers=1, load=load))
+            choose_epochs(
+                settings,
+                load(Source.of(settings)),
+                table,
+                functools.partial(run_trials, table=table, workers=1, load=load),
+            )
         )
-    assert found[0].candidates == found[1].candidates
-    assert found[0].config.epochs == found[1].config.epochs
+    assert found[0].points == found[1].points
+    assert found[0].settings == found[1].settings

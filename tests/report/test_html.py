@@ -11,14 +11,14 @@ import pytest
 import torch
 from browser import CHROMIUM, visit
 from PIL import Image
-from small_problem import CONFIG, small_problem
+from small_problem import SETTINGS, small_problem
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.methods.attended import AttendedAutoencoder
+from fastzsl.methods.method import new_model
+from fastzsl.protocol.attention import Localisation
 from fastzsl.protocol.metrics import evaluate
-from fastzsl.protocol.scoring import Localisation, test_scores
-from fastzsl.report.html import write_run_report
-from fastzsl.training.loop import build_model
+from fastzsl.protocol.scoring import test_scores
+from fastzsl.report.run import write_run_report
 from fastzsl.training.run import RunFolder
 
 HOSTILE = '<script>console.error("run")</script><img src="http://example.invalid/x.png"> $x^2_{ & "quoted"'
@@ -51,7 +51,7 @@ def report(tmp_path: Path) -> Path:
     data: ZeroShotDataset = small_problem()
     names = [HOSTILE, "x" * 300, *data.class_names[2:-1], HOSTILE * 2]
     data = dataclasses.replace(data, class_names=tuple(names), images=DrawnImages(), name=HOSTILE[:20])
-    model: AttendedAutoencoder = build_model(data, CONFIG, 24)
+    model = new_model(SETTINGS.method, 24, data.embedding_dim, seed=0)
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.metrics.write_text(
@@ -59,7 +59,7 @@ def report(tmp_path: Path) -> Path:
     )
     scores = test_scores(model, data)
     return write_run_report(
-        run, model, data, CONFIG, scores, evaluate(scores, 0.1), Localisation(0.5, 0.1),
+        run, model, data, SETTINGS, scores, evaluate(scores, 0.1), Localisation(0.5, 0.1),
         {"gamma_chosen_on": "nothing"}, {"versions": {"torch": torch.__version__}},
     )  # fmt: skip
 

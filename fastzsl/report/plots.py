@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +12,18 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.protocol.metrics import TestScores, generalised, per_class_accuracy, seen_unseen_curve
 
+matplotlib.use("Agg")
+matplotlib.rcParams["text.parse_math"] = False  # names come from users: a dollar is a dollar
+
 SEEN, UNSEEN, BOTH, GREY = "#47729e", "#d1603d", "#3b7d5a", "#9aa3ad"
 SIZE = (5.4, 3.5)
+NOT_LOSSES = ("step", "lr", "epoch", "data_wait")
 
 
 def svg(figure: Figure) -> str:
@@ -31,30 +35,38 @@ def svg(figure: Figure) -> str:
     return text.getvalue()
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a PNG and close the figure."""
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-
-
 def loss_curves(metrics: Path) -> Figure | None:
     """Loss terms over the steps, from a run's metrics.jsonl; None where there is none."""
     if not metrics.exists():
         return None
-    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    if not records:
+    records = _records(metrics)
+    names = [n for n in dict.fromkeys(n for r in records for n in r) if n not in NOT_LOSSES]
+    if len(names) > 1:
+        names = [n for n in names if n != "loss"]  # the sum of the others
+    if not names:
         return None
     figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
-    names = {"classification": SEEN, "manifold_alignment": UNSEEN, "semantic_reconstruction": BOTH}
     steps = np.array([r["step"] for r in records])
-    for name, colour in names.items():
+    for name, colour in zip(names, itertools.cycle((SEEN, UNSEEN, BOTH, GREY))):
         values = np.array([r.get(name, np.nan) for r in records], dtype=float)
-        if np.isfinite(values).any():
-            axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35)
-            axes.plot(steps, _smooth(values), color=colour, label=name.replace("_", " "))
-    axes.set(xlabel="training step", ylabel="loss, before its weight", yscale="log")
+        axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35)
+        axes.plot(steps, _smooth(values), color=colour, label=name.replace("_", " "))
+    axes.set(xlabel="training step", ylabel="loss, before its weight")
+    if all(np.nanmin([r.get(n, np.nan) for r in records]) > 0 for n in names):
+        axes.set_yscale("log")
     axes.legend(frameon=False)
     return _clean(figure)
+
+
+def _records(metrics: Path) -> list[dict[str, float]]:
+    """The whole lines of metrics.jsonl."""
+    records = []
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append({k: v for k, v in record.items() if isinstance(v, int | float)})
+    return records
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

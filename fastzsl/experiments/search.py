@@ -1,0 +1,41 @@
+"""The settings of an entry, chosen on held-out seen classes with the same effort for every method."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from rich.progress import Progress
+
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.experiments.entries import Entry
+from fastzsl.protocol.folds import ClassFolds
+from fastzsl.protocol.selection import Selection, select
+from fastzsl.protocol.trials import TrialTable
+from fastzsl.protocol.workers import run_trials
+from fastzsl.training.settings import Settings
+
+
+def search_entry(
+    entry: Entry,
+    settings: Settings,
+    data: ZeroShotDataset,
+    table: TrialTable,
+    *,
+    limit: int,
+    workers: int,
+    progress: Progress,
+    label: str,
+    out: Path,
+) -> Selection:
+    """Try the entry's own settings and others of its method's grid, `limit` in all, on three folds of the seen classes.
+
+    Args:
+        settings: of the row, `entry.configure` as a rule.
+        out: folder for <label>-search.csv, everything that was tried.
+    """
+    grid = {k: v for k, v in settings.method.grid.items() if k not in entry.changes}
+    run = functools.partial(run_trials, table=table, workers=workers, progress=progress, label=label)
+    found = select(settings, data, grid, table, run, folds=ClassFolds(), objective="H", limit=limit)
+    found.save_table(out / f"{label}-search.csv")
+    return found

@@ -1,0 +1,58 @@
+"""Which seen classes play the unseen ones: cross-validation over classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastzsl.data.held_out import HeldOutClasses
+from fastzsl.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClassFolds:
+    """K-fold cross-validation over classes: `repeats` times, the seen classes are cut into `folds` parts.
+
+    Attributes:
+        folds: parts; each plays the unseen classes once.
+        repeats: how often the classes are shuffled and cut anew.
+        seed: of the shuffling.
+    """
+
+    folds: int = 3
+    repeats: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.folds <= 1000 or not 1 <= self.repeats <= 1000:
+            raise UserError(
+                f"{self.folds} folds, {self.repeats} repeats; wanted 2 to 1000 folds and 1 to 1000 repeats"
+            )
+
+    def problems(self) -> list[HeldOutClasses]:
+        """Every problem of the cross-validation."""
+        return [
+            HeldOutClasses(self.seed * 10_007 + repeat, fold, self.folds)
+            for repeat in range(self.repeats)
+            for fold in range(self.folds)
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.folds} folds of the seen classes, {self.repeats} times, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class ClassDraws:
+    """`count` random problems that hold out as large a share of the seen classes as the unseen ones are of all.
+
+    The problems on which gamma is chosen.
+    """
+
+    count: int
+    seed: int = 0
+
+    def problems(self) -> list[HeldOutClasses]:
+        """Every problem."""
+        return [HeldOutClasses(self.seed * 1000 + draw) for draw in range(self.count)]
+
+    def __str__(self) -> str:
+        return f"{self.count} problems of held-out seen classes, seed {self.seed}"

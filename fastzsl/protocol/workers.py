@@ -1,0 +1,111 @@
+"""Trials side by side in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+import torch
+from rich.progress import Progress
+
+from fastzsl.errors import UserError
+from fastzsl.protocol.trials import Loader, Trial, TrialTable, run_trial
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    table: TrialTable,
+    *,
+    workers: int = 0,
+    load: Loader | None = None,
+    keep_models: bool = True,
+    progress: Progress | None = None,
+    label: str = "training",
+) -> None:
+    """Train every trial that the table does not hold yet.
+
+    Args:
+        trials: duplicates are trained once. Those of one problem should stand together: a process keeps what
+            they share.
+        workers: processes side by side; 0 takes one a core on the CPU and one on a GPU, 1 trains in this
+            process.
+        load: finds a source's data set; the default reads it with its features.
+        keep_models: keep the weights of the trials on the real problem.
+
+    Raises:
+        UserError: what a training raises, or a worker was killed (out of memory, most likely).
+    """
+    waiting = [t for t in {t.key: t for t in trials}.values() if t not in table]
+    table.folder.mkdir(parents=True, exist_ok=True)
+    task = progress.add_task(label, total=len(waiting)) if progress and waiting else None
+
+    def done() -> None:
+        if progress and task is not None:
+            progress.advance(task)
+
+    workers = min(workers or default_workers(trials), max(1, len(waiting)))
+    if workers == 1:
+        for trial in waiting:
+            run_trial(trial, table, load, keep_models)
+            done()
+        return
+    with _pool(workers) as pool:
+        running: set[Future[None]] = {
+            pool.submit(run_trial, trial, table, load, keep_models) for trial in waiting
+        }
+        try:
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    done()
+        except BrokenProcessPool:
+            raise UserError(
+                f"a training process was killed, most likely for lack of memory; "
+                f"--workers {max(1, workers // 2)} needs less, and what was finished is kept"
+            ) from None
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(trials: Sequence[Trial]) -> int:
+    """One process a core on the CPU (a step is too small to share), one where a GPU does the work."""
+    chosen = {t.accelerator for t in trials}
+    on_gpu = torch.cuda.is_available() and chosen & {"auto", "cuda", "gpu"}
+    return 1 if on_gpu else available_cores()
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes of one thread each, so that their threads do not wait for each other.
+
+    They keep the memory that they free. glibc would give a batch back to the system and ask for it again in every
+    step, a sixth of a training's time.
+    """
+    settings = {  # read when a worker starts
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value

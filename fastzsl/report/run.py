@@ -1,0 +1,104 @@
+"""What a run shows of itself: report.html, attention.png, accuracy.png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.methods.method import Model
+from fastzsl.protocol.attention import Localisation
+from fastzsl.protocol.metrics import Results, TestScores
+from fastzsl.report import plots
+from fastzsl.report.gallery import gallery, save_gallery
+from fastzsl.report.html import Section, chart, write_report
+from fastzsl.report.results import results_table, summarise
+from fastzsl.training.run import RunFolder
+from fastzsl.training.settings import Settings
+
+
+def write_run_report(
+    run: RunFolder,
+    model: Model,
+    data: ZeroShotDataset,
+    settings: Settings,
+    scores: TestScores,
+    results: Results,
+    where: Localisation | None,
+    chosen_on: dict[str, str],
+    environment: dict[str, dict[str, str]],
+) -> Path:
+    """report.html of one run.
+
+    Args:
+        run: the run folder, with metrics.jsonl.
+        model, data, settings: of the run.
+        scores, results: of its test pictures.
+        where: the attention against the objects' masks, where they are known.
+        chosen_on: what was chosen on what, in words.
+        environment: `fastzsl.report.environment.environment()`.
+
+    Returns:
+        The path of the report.
+    """
+    exhibits = gallery(model, data, scores)
+    if exhibits:
+        save_gallery(exhibits, run.attention_figure, f"{data.name}: images of unseen classes")
+    accuracy = plots.class_accuracy(data, scores, results.gamma)
+    accuracy.savefig(run.accuracy_figure, dpi=110)
+    sections = [
+        Section("Results", tables=[results_table(results, where, data)]),
+        Section(
+            "Where the attention looks",
+            "Pictures of classes that the model never saw in training. Bright is where the attention of a "
+            "class looks: "
+            "of the picture's own class (green) and of the three other unseen classes with the highest "
+            "scores. "
+            "A white outline is the object, where it is known.",
+            exhibits=exhibits,
+        ),
+        Section(
+            "Curves",
+            charts=[
+                *chart(
+                    "Balance of seen and unseen classes",
+                    "gamma is added to the scores of unseen classes, because a model prefers what it was "
+                    "trained on. "
+                    "It was chosen without any test picture; the curves show what every other choice "
+                    "would have given.",
+                    plots.gamma_curve(scores, results.gamma),
+                ),
+                *chart(
+                    "Accuracy on seen classes over accuracy on unseen ones",
+                    "Every gamma is a point of the curve. The area under it judges the model without any "
+                    "choice of gamma.",
+                    plots.seen_unseen_figure(scores, results.gamma),
+                ),
+                *chart("Training", "The terms of the loss, smoothed.", plots.loss_curves(run.metrics)),
+            ],
+        ),
+        Section(
+            "Class by class",
+            charts=[
+                *chart(
+                    "Which unseen class is taken for which",
+                    "Each row is an unseen class; the diagonal is right. Choice among unseen classes only.",
+                    plots.confusion(data, scores),
+                ),
+                *chart(
+                    "Accuracy of every class",
+                    "Choice among all classes, with gamma.",
+                    accuracy,
+                ),
+            ],
+        ),
+    ]
+    path = run.path / "report.html"
+    write_report(
+        path,
+        f"{data.name}: zero-shot recognition",
+        summarise(results, where, data),
+        sections,
+        {**settings.decisive(), **chosen_on},
+        environment,
+    )
+    return path

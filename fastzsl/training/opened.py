@@ -1,0 +1,80 @@
+"""A finished run opened again: the one way for evaluation, prediction and reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from fastzsl.data.formats.folder import read_classes
+from fastzsl.errors import UserError
+from fastzsl.features.backbones import Backbone, load_backbone
+from fastzsl.files.tensors import load_tensors
+from fastzsl.methods.method import Model, new_model
+from fastzsl.training.launch import open_fabric
+from fastzsl.training.run import RunFolder
+from fastzsl.training.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """What a finished run holds.
+
+    Attributes:
+        folder, settings: of the run; paths are as the run was started with.
+        model: trained, on `fabric`'s device, in evaluation mode.
+        gamma: the calibration that the run chose.
+        feature_dim: d of the features that the model reads.
+        stored_as_half: whether these were stored as float16.
+        backbone: the trained one where the method trained it, else None.
+        fabric: device and precision.
+    """
+
+    folder: RunFolder
+    settings: Settings
+    model: Model
+    gamma: float
+    feature_dim: int
+    stored_as_half: bool
+    backbone: Backbone | None
+    fabric: Fabric
+
+
+def find_run(path: Path) -> tuple[RunFolder, Settings]:
+    """A run folder and its settings.
+
+    Raises:
+        UserError: no folder, or not a run's.
+    """
+    if not path.is_dir():
+        raise UserError(f"no folder {path}; wanted the run folder of python -m fastzsl.train")
+    folder = RunFolder(path)
+    return folder, load_settings(folder.config)
+
+
+def open_run(path: Path, accelerator: str | None = None) -> OpenedRun:
+    """Open the folder of a finished run.
+
+    Args:
+        path: folder that `python -m fastzsl.train` left.
+        accelerator: "cpu", "cuda", "mps" or "auto"; default: as the run was trained.
+
+    Raises:
+        UserError: no finished run, a damaged file, or a device that is not here.
+    """
+    folder, settings = find_run(path)
+    gamma = folder.load_gamma()
+    method = settings.method
+    backbone = load_backbone(settings.features.backbone, "random") if method.trains_backbone else None
+    embedding_dim = read_classes(folder.classes)[3].shape[1]
+    record = folder.load_json(folder.data)
+    saved, half = record.get("feature_dim"), record.get("feature_dtype") == "float16"
+    if not isinstance(saved, int) or isinstance(saved, bool) or not 0 < saved < 10**6:
+        raise UserError(f"{folder.data}: feature_dim is {str(saved)[:40]!r}; wanted a whole number above 0")
+    load_tensors(folder.model)  # a damaged file is told before a device is asked for
+    model = new_model(method, saved, embedding_dim, settings.run.seed, backbone)
+    folder.load_model(model)
+    fabric = open_fabric(accelerator or settings.run.accelerator, settings.run.precision)
+    fabric.setup_module(model)  # in place: device and precision
+    return OpenedRun(folder, settings, model.eval(), gamma, saved, half, backbone, fabric)

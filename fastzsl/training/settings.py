@@ -1,0 +1,285 @@
+"""The settings of a run, in five groups: data, features, method, protocol, run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+
+from fastzsl.errors import UserError, first_line, nearest
+from fastzsl.files.atomic import write_text_atomically
+from fastzsl.methods.attended.method import Attended
+from fastzsl.methods.catalogue import find_method
+from fastzsl.methods.method import Method
+from fastzsl.methods.settings import check_settings
+from fastzsl.training.values import plain_value
+
+FORMAT = 2
+"""Of config.yaml. 0.1.0 wrote one flat mapping without a format."""
+LARGEST_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which data set, and where it is.
+
+    Args:
+        dataset: "shapes" is drawn on the fly and tests the binding of attributes; "folder" is your own
+            images; "awa1" to "flo" are the benchmarks in their proposed splits; "hdf5" is a file of feature
+            maps.
+        root: folder of the data set. Of "folder": ROOT/images/<class>/* and ROOT/classes.csv with columns
+            class,split,<attribute>... Of a benchmark: what xlsa17.zip unpacks to, with
+            ROOT/CUB/att_splits.mat and ROOT/CUB/res101.mat.
+        images: folder of a benchmark's own images; default: the pooled features of res101.mat.
+        features: file of feature maps, as `python -m fastzsl.extract` makes it.
+        class_embeddings: "att", "original_att", or a .csv, .npz or .mat file of one's own (word vectors).
+        distractors: other objects in each image of "shapes".
+        data_seed: classes, images and splits of "shapes"; split of the seen images of "folder".
+        class_split: draw which classes are unseen from this seed, instead of the data set's own split.
+        skip_bad_images: leave out images that cannot be read, and count them, instead of stopping.
+    """
+
+    dataset: Literal["shapes", "folder", "hdf5", "awa1", "awa2", "cub", "sun", "apy", "flo"] = "shapes"
+    root: Path | None = None
+    images: Path | None = None
+    features: Path | None = None
+    class_embeddings: str = "att"
+    distractors: int = 2
+    data_seed: int = 0
+    class_split: int | None = None
+    skip_bad_images: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self,
+            not_negative=("distractors", "data_seed", "class_split"),
+            largest={"distractors": 64, "data_seed": LARGEST_SEED, "class_split": LARGEST_SEED},
+        )
+        if self.dataset == "hdf5" and self.features is None:
+            raise UserError("--dataset hdf5 needs --features FILE")
+        if self.dataset not in ("shapes", "hdf5") and self.root is None:
+            raise UserError(f"--dataset {self.dataset} needs --root DIR")
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What turns images into region features.
+
+    Args:
+        backbone: efficientnet_lite0 (weights come with pip), any torchvision name, or timm/NAME.
+        backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
+    """
+
+    backbone: str = "efficientnet_lite0"
+    backbone_weights: str | None = None
+
+
+@dataclass(frozen=True)
+class ProtocolSettings:
+    """What is chosen on held-out seen classes.
+
+    Args:
+        gamma_folds: problems of held-out seen classes trained to choose gamma; 0 leaves it at 0.
+        choose_epochs: choose the epochs among these on held-out seen classes, before the training; each costs
+            gamma_folds trainings, which then choose gamma too.
+    """
+
+    gamma_folds: int = 3
+    choose_epochs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_settings(self, not_negative=("gamma_folds",), largest={"gamma_folds": 1000})
+        if any(not epochs > 0 for epochs in self.choose_epochs):
+            raise UserError(f"--choose-epochs is {self.choose_epochs}; wanted numbers above 0")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where and how it runs.
+
+    Args:
+        seed: initial weights, order of the images, held-out classes.
+        out: run folder; default runs/<dataset>.
+        resume: go on with the run in the run folder, or start it if there is none.
+        checkpoint_steps: a checkpoint is written after every epoch, and after this many steps within one.
+        accelerator: "auto", "cpu", "cuda" or "mps".
+        devices: number of devices.
+        precision: Lightning Fabric's precision.
+    """
+
+    seed: int = 0
+    out: Path | None = None
+    resume: bool = False
+    checkpoint_steps: int = 500
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true"
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self,
+            positive=("checkpoint_steps", "devices"),
+            not_negative=("seed",),
+            largest={"seed": LARGEST_SEED, "devices": 1_000_000},
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run. A setting's name is unique over the groups."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    method: Method = field(default_factory=Attended)
+    protocol: ProtocolSettings = field(default_factory=ProtocolSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        if not self.protocol.choose_epochs:
+            return
+        if self.method.trains_backbone:
+            raise UserError(
+                "--choose-epochs works on cached features, without --train-backbone; give --epochs"
+            )
+        if not hasattr(self.method, "epochs"):
+            raise UserError(f"--choose-epochs: the method {self.method.name} has no epochs")
+
+    @property
+    def run_folder(self) -> Path:
+        return self.run.out or Path("runs") / self.data.dataset
+
+    def changed(self, **values: Any) -> Settings:
+        """A copy in which the named settings, of whatever group, have these values.
+
+        Raises:
+            UserError: there is no such setting.
+        """
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            groups.setdefault(self.group_of(name), {})[name] = value
+        return replace(self, **{g: replace(getattr(self, g), **v) for g, v in groups.items()})
+
+    def group_of(self, name: str) -> str:
+        """The group that holds a setting.
+
+        Raises:
+            UserError: there is no such setting.
+        """
+        places = {f.name: g.name for g in fields(self) for f in fields(getattr(self, g.name))}
+        if name not in places:
+            raise UserError(
+                f"there is no setting {name} of the method {self.method.name}{nearest(name, list(places))}"
+            )
+        return places[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, as they stand in config.yaml."""
+        plain: dict[str, Any] = {"format": FORMAT}
+        for group in fields(self):
+            values = getattr(self, group.name)
+            plain[group.name] = {"name": values.name} if isinstance(values, Method) else {}
+            plain[group.name] |= {f.name: _plain(getattr(values, f.name)) for f in fields(values)}
+        return plain
+
+    def decisive(self) -> dict[str, Any]:
+        """Flat settings that decide the result: two runs that agree on these may continue each other."""
+        values = {"method": self.method.name}
+        for group in fields(self):
+            own = getattr(self, group.name)
+            values |= {f.name: _plain(getattr(own, f.name)) for f in fields(own)}
+        return {k: v for k, v in values.items() if k not in ("out", "resume", "checkpoint_steps")}
+
+    def with_absolute_paths(self) -> Settings:
+        """The same with absolute paths of the data, so that the run can be opened from another folder."""
+        data = self.data
+        paths = {
+            name: value.absolute()
+            for name in ("root", "images", "features")
+            if (value := getattr(data, name)) is not None
+        }
+        if data.class_embeddings not in ("att", "original_att"):
+            paths["class_embeddings"] = str(Path(data.class_embeddings).absolute())  # type: ignore[assignment]
+        weights = self.features.backbone_weights
+        features = self.features
+        if weights not in (None, "random"):
+            features = replace(features, backbone_weights=str(Path(str(weights)).absolute()))
+        return replace(self, data=replace(data, **paths), features=features)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """Write the YAML that `--config` and `load_settings` read."""
+    write_text_atomically(path, yaml.safe_dump(settings.as_dict(), sort_keys=False))
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a run's configuration.
+
+    Raises:
+        UserError: no such file, not YAML, of version 0.1.0, a setting that there is not, or a value of another
+            type.
+    """
+    values = _read_yaml(path)
+    if "format" not in values and "dataset" in values:
+        raise UserError(
+            f"{path} was written by fastzsl 0.1.0; train again with this version, or open the run with 0.1.0"
+        )
+    if values.get("format", FORMAT) != FORMAT:
+        raise UserError(
+            f"{path} has format {values['format']}; this version reads {FORMAT}: a newer fastzsl wrote it"
+        )
+    groups = {f.name for f in fields(Settings)}
+    for name in values:
+        if name not in groups | {"format"}:
+            raise UserError(f"{path}: unknown group {name}{nearest(str(name), sorted(groups))}")
+    method = dict(_mapping(values.get("method"), path, "method"))
+    method_class = find_method(str(method.pop("name", Attended.name)))
+    classes = {
+        "data": DataSettings, "features": FeatureSettings, "protocol": ProtocolSettings, "run": RunSettings,
+    }  # fmt: skip
+    read = {g: read_group(c, _mapping(values.get(g), path, g), str(path)) for g, c in classes.items()}
+    return Settings(method=read_group(method_class, method, str(path)), **read)
+
+
+def read_group(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+    """An instance of a settings dataclass from plain values.
+
+    Raises:
+        UserError: `where`, and the setting that is unknown or of another type.
+    """
+    known = [f.name for f in fields(cls)]
+    for name in values:
+        if name not in known:
+            raise UserError(f"{where}: unknown setting {name}{nearest(str(name), known)}")
+    types = get_type_hints(cls)
+    return cls(**{k: plain_value(v, types[k], f"{where}: {k}") for k, v in values.items()})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no file {path}; wanted the configuration of a run") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; wanted the config.yaml of a run") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML ({first_line(error)})") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{path}: not the settings of a run ({type(error).__name__})") from None
+    return _mapping(values, path, "the file")
+
+
+def _mapping(value: Any, path: Path, what: str) -> dict[str, Any]:
+    if value is None and what != "the file":
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {what} is {type(value).__name__}; wanted a mapping of settings")
+    return value
