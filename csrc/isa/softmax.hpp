@@ -30,15 +30,18 @@ inline vf exp_below_zero(vf x) {
 template <bool VALUES>
 void softmax_of(int64_t t, int64_t classes, float* logits, int64_t ld, float scale, const float* values, float* out,
                 bool keep) {
+    // The largest logit is subtracted before scaling. The other way round, a fused multiply-add would subtract the rounded
+    // largest product from an exact one, and the difference may be far above zero for large logits. The sign is exact.
+    const float sign = scale < 0 ? -1.f : 1.f, magnitude = scale < 0 ? -scale : scale;
     for (int64_t c = 0; c < classes; c += W) {
         float* s = logits + c;
         const float* u = values + c;
-        vf top = load(s) * scale;
-        for (int64_t i = 1; i < t; i++) top = larger(top, load(s + i * ld) * scale);
+        vf top = load(s) * sign;
+        for (int64_t i = 1; i < t; i++) top = larger(top, load(s + i * ld) * sign);
         // Four partial sums each: shorter chains, and a smaller error than one long sum.
         vf sums[4] = {}, products[4] = {};
         for (int64_t i = 0; i < t; i++) {
-            vf e = exp_below_zero(load(s + i * ld) * scale - top);
+            vf e = exp_below_zero((load(s + i * ld) * sign - top) * magnitude);
             sums[i & 3] += e;
             if (VALUES) products[i & 3] += e * load(u + i * ld);
             if (!VALUES || keep) put(s + i * ld, e);
