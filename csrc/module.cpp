@@ -3,12 +3,14 @@
 #include <pybind11/stl.h>
 
 #include <chrono>
+#include <stdexcept>
+#include <tuple>
 #include <vector>
 
 #include "isa/dispatch.hpp"
 #include "ops/ops.hpp"
-#include "runtime/threads.hpp"
 #include "runtime/scratch.hpp"
+#include "runtime/threads.hpp"
 
 namespace py = pybind11;
 using namespace fastzsl;
@@ -25,8 +27,15 @@ Regions regions_of(const RegionsTuple& r) {
             std::get<4>(r),          std::get<5>(r),        std::get<6>(r), std::get<7>(r)};
 }
 
+// The cosine has no order "prototype"; see ops/ops.hpp.
+void check_order(int similarity, int order) {
+    if (Similarity(similarity) == Similarity::cosine && Order(order) == Order::prototype)
+        throw std::invalid_argument("order \"prototype\" is for the dot product; wanted \"project\" or \"attend\"");
+}
+
 void scores(const RegionsTuple& x, uintptr_t queries, uintptr_t weight, uintptr_t bias, uintptr_t classes, int64_t C, int64_t m,
             float scale, int similarity, int order, uintptr_t out, uintptr_t attention, uintptr_t values, int threads) {
+    check_order(similarity, order);
     Scores call{regions_of(x), pointer(queries), pointer(weight), pointer(bias), pointer(classes), C, m, scale,
                 Similarity(similarity), Order(order), pointer(out), pointer(attention), pointer(values), threads};
     const Kernels& k = kernels();
@@ -46,6 +55,7 @@ void scores_grad(const RegionsTuple& x, uintptr_t queries, uintptr_t weight, uin
                  int64_t m, float scale, int similarity, int order, uintptr_t grad, uintptr_t attention,
                  uintptr_t values, uintptr_t d_regions, uintptr_t d_queries, uintptr_t d_weight, uintptr_t d_bias,
                  uintptr_t d_classes, int threads) {
+    check_order(similarity, order);
     ScoresGrad call{regions_of(x), pointer(queries), pointer(weight), pointer(bias), pointer(classes), C, m, scale,
                     Similarity(similarity), Order(order), pointer(grad), pointer(attention), pointer(values),
                     pointer(d_regions), pointer(d_queries), pointer(d_weight), pointer(d_bias), pointer(d_classes), threads};

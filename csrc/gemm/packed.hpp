@@ -7,6 +7,7 @@
 #include "gemm/view.hpp"
 #include "isa/kernels.hpp"
 #include "runtime/scratch.hpp"
+#include "runtime/threads.hpp"
 
 namespace fastzsl {
 
@@ -51,6 +52,16 @@ private:
     int64_t lanes_ = 0, steps_ = 0, panels_ = 0;
     Scratch memory_;
 };
+
+// The rows of a contiguous matrix W (m, d) as the columns of B, packed by all threads.
+inline Packed packed_weight(const Gemm& gemm, const void* weight, DType type, int64_t m, int64_t d, int threads) {
+    Packed packed(gemm, m, d);
+    parallel(threads, packed.panels(), [&](int64_t panel, int) {
+        if (packed.ragged(panel)) packed.clear(panel);
+        packed.fill(panel, View{weight, type, d, 1}, 0, m);
+    });
+    return packed;
+}
 
 // Pack `count` rows of a matrix as one A panel.
 inline void pack_rows(const Gemm& gemm, void* panel, const View& source, int64_t lane, int64_t step, int count, int64_t steps) {

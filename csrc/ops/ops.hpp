@@ -12,8 +12,9 @@ enum class Order : int { attend = 0, project = 1, prototype = 2 };
 enum class Similarity : int { dot = 0, cosine = 1 };
 
 // scores (B, C) of `type`; attention (B, C, T) and values are written where not null.
-// values: prototype: p_c . x_bt (B, C, T), which is u without its constant q_c, and for the cosine v and its Gram matrix below
-// it, (B, C + m + T, T), see lengths.hpp; project: v (B, T, m); attend: the attended regions (B, C, d).
+// values: prototype (dot only): p_c . x_bt (B, C, T), which is u without its constant q_c; project: v (B, T, m); attend: the
+// attended regions (B, C, d). The cosine has no order "prototype": its norms would come from the Gram matrix of the decoded
+// regions, which loses all digits of them and of their gradients where the regions cancel.
 struct Scores {
     Regions regions;
     const void* queries;  // (C, d), as everything below of the regions' type

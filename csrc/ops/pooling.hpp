@@ -63,4 +63,17 @@ inline void pool_regions(const Kernels& kernels, const Gemm& gemm, const Regions
     }
 }
 
+// e = W x~ + b of `rows` <= mr attended features (rows, d), row stride ld, into `decoded` (rows, m), row stride ld_decoded. `weight`
+// holds the rows of W as columns; `panel` holds one A panel of a block; `bias` may be null.
+inline void decode(const Gemm& gemm, const Packed& weight, const float* bias, const float* attended, int64_t ld, int64_t rows,
+                   int64_t d, float* decoded, int64_t ld_decoded, char* panel) {
+    for (int64_t b = 0; b < weight.blocks(); b++) {
+        pack_rows(gemm, panel, View{attended, DType::f32, ld, 1}, 0, b * gemm.block, int(rows), weight.block_size(b));
+        gemm.multiply(weight.block_size(b), panel, weight.block(b), rows, weight.lanes(), decoded, ld_decoded,
+                      b ? Store::add : Store::replace, chain_of(d), nullptr);
+    }
+    for (int64_t r = 0; bias && r < rows; r++)
+        for (int64_t j = 0; j < weight.lanes(); j++) decoded[r * ld_decoded + j] += bias[j];
+}
+
 }  // namespace fastzsl

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <optional>
 #include <vector>
 
 #include "gemm/choose.hpp"
@@ -13,7 +12,6 @@
 #include "gemm/view.hpp"
 #include "isa/kernels.hpp"
 #include "ops/gradient.hpp"
-#include "ops/gram_backward.hpp"
 #include "ops/norms.hpp"
 #include "ops/pooling.hpp"
 #include "ops/widened.hpp"
@@ -66,11 +64,8 @@ private:
         return widened(k, element(saved, type, index * x.T), type, x.T, line);
     }
 
-    // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u), where q_c falls out. The cosine adds what
-    // goes through the lengths.
+    // u = p_c . x_bt + q_c, s = sum_t A u: dU = A g, dS = scale A (g u - sum_t A g u), where q_c falls out.
     void prototype() {
-        std::optional<GramBackward> gram;
-        if (c.similarity == Similarity::cosine) gram.emplace(k, gemm, c, grad.rows(), classes.rows(), bias.rows());
         int64_t per_block = block_of_classes(2 * rows);
         // [dS; dU] of a block, (2 classes, B * T), and its product with X: [dH; dP]. One product for both: X is packed once.
         Scratch both(size_t(2 * per_block * rows) * 4), sums(size_t(2 * per_block * x.d) * 4);
@@ -80,8 +75,7 @@ private:
             int64_t n = std::min(per_block, c.C - from);
             Store store = from ? Store::add : Store::replace;
             float *logits = both.as<float>(), *values = logits + n * rows;
-            if (gram) gram->block(from, n, logits, values);
-            parallel(c.threads, gram ? 0 : n, [&](int64_t j, int worker) {
+            parallel(c.threads, n, [&](int64_t j, int worker) {
                 float *a = lines.as<float>() + worker * (2 * x.T + 32), *u = a + x.T;
                 for (int64_t b = 0; b < x.B; b++) {
                     int64_t at = b * c.C + from + j, to = j * rows + b * x.T;
@@ -114,32 +108,26 @@ private:
                 product(gemm, c.threads, n, c.m, x.d, floats(dp, x.d), matrix(c.weight, x.d), d_classes.rows() + from * c.m,
                         c.m);
         }
-        through_offsets(gram ? gram->of_products() : grad.rows());
-        if (!gram) return;
-        if (c.d_classes) through_class_norms(true);
-        if (!c.d_regions && !c.d_weight && !c.d_bias) return;
-        Scratch dv(size_t(rows * c.m) * 4);
-        gram->of_values(dv.as<float>());
-        from_decoded(dv.as<float>(), Store::add);
+        through_offsets();
     }
 
-    // dW, db (+)= and dX += of the gradient of V = X W^T + b.
-    void from_decoded(const float* dv, Store store) {
+    // dW, db and dX += of the gradient of V = X W^T + b.
+    void from_decoded(const float* dv) {
         if (c.d_regions)
             product(gemm, c.threads, rows, x.d, c.m, floats(dv, c.m), matrix(c.weight, x.d, true), d_regions.rows(), x.d, Store::add);
-        if (c.d_weight) product(k, gemm, c.threads, c.m, floats(dv, c.m, true), x, d_weight.rows(), x.d, store);
-        if (c.d_bias) sum_rows(dv, rows, d_bias.rows(), store);
+        if (c.d_weight) product(k, gemm, c.threads, c.m, floats(dv, c.m, true), x, d_weight.rows(), x.d);
+        if (c.d_bias) sum_rows(dv, rows, d_bias.rows());
     }
 
-    // q = K b, dq = sum_b dn (rows of A sum to 1; n = s for the dot product): db = K^T dq, dK += dq b^T.
-    void through_offsets(const float* dn) {
+    // q = K b, dq = sum_b g (rows of A sum to 1): db = K^T dq, dK += dq b^T.
+    void through_offsets() {
         std::vector<double> dq(static_cast<size_t>(c.C));
         parallel(c.threads, c.C, [&](int64_t j, int) {
-            for (int64_t b = 0; b < x.B; b++) dq[size_t(j)] += double(dn[b * c.C + j]);
+            for (int64_t b = 0; b < x.B; b++) dq[size_t(j)] += double(grad.rows()[b * c.C + j]);
             for (int64_t i = 0; i < c.m && c.d_classes && c.bias; i++)
                 d_classes.rows()[j * c.m + i] += float(dq[size_t(j)]) * bias.rows()[i];
         });
-        if (c.d_bias) sum_rows(classes.rows(), c.C, d_bias.rows(), Store::replace, dq.data());
+        if (c.d_bias) sum_rows(classes.rows(), c.C, d_bias.rows(), dq.data());
     }
 
     // dX (+)= dS^T H
@@ -171,8 +159,8 @@ private:
         return 1.f / clamped_norm(square);
     }
 
-    // Cosine: from the gradient of k / |k| to that of k, in place; `divided` by |k| where that has been done.
-    void through_class_norms(bool divided = false) {
+    // Cosine: from the gradient of k / |k| to that of k, in place.
+    void through_class_norms() {
         if (c.similarity == Similarity::dot) return;
         parallel(c.threads, c.C, [&](int64_t j, int) {
             const float* key = classes.rows() + j * c.m;
@@ -180,7 +168,7 @@ private:
             k.dots(c.m, d, key, &along, &unused);
             k.dots(c.m, key, key, &unused, &square);
             float inverse = inverse_norm(j), back = std::sqrt(square) < least_norm ? 0.f : along * inverse * inverse;
-            for (int64_t i = 0; i < c.m; i++) d[i] = (divided ? 1.f : inverse) * (d[i] - back * key[i]);
+            for (int64_t i = 0; i < c.m; i++) d[i] = inverse * (d[i] - back * key[i]);
         });
     }
 
@@ -222,7 +210,7 @@ private:
                 product(k, gemm, c.threads, n, floats(logits.as<float>(), rows), x, d_queries.rows() + from * x.d, x.d);
             if (c.d_classes) sum_pooled(from, n, shares.as<float>(), v.rows(), memory, layout.size(), at_e, at_a, at_left, at_right);
         }
-        from_decoded(dv.as<float>(), Store::replace);
+        from_decoded(dv.as<float>());
         if (c.d_classes) through_class_norms();
     }
 
@@ -252,14 +240,14 @@ private:
 
     // The sum of `count` rows of m numbers, each as often as `weights` says: long sums of few numbers, so in double, which costs
     // little.
-    void sum_rows(const float* from, int64_t count, float* to, Store store = Store::replace, const double* weights = nullptr) const {
+    void sum_rows(const float* from, int64_t count, float* to, const double* weights = nullptr) const {
         constexpr int64_t columns = 64;
         parallel(c.threads, ceil_div(c.m, columns), [&](int64_t part, int) {
             const int64_t first = part * columns, n = std::min(columns, c.m - first);
             double sums[columns] = {};
             for (int64_t r = 0; r < count; r++)
                 for (int64_t i = 0; i < n; i++) sums[i] += double(from[r * c.m + first + i]) * (weights ? weights[r] : 1.);
-            for (int64_t i = 0; i < n; i++) to[first + i] = float(sums[i] + (store == Store::add ? double(to[first + i]) : 0.));
+            for (int64_t i = 0; i < n; i++) to[first + i] = float(sums[i]);
         });
     }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
 #include <vector>
 
 #include "gemm/choose.hpp"
@@ -12,7 +11,6 @@
 #include "gemm/product.hpp"
 #include "gemm/view.hpp"
 #include "isa/kernels.hpp"
-#include "ops/gram_forward.hpp"
 #include "ops/norms.hpp"
 #include "ops/pooling.hpp"
 #include "ops/widened.hpp"
@@ -31,21 +29,18 @@ struct Worker {            // one thread's working memory
     char* values;          // values or regions of an image, packed as B
     float *pooled, *mapped;  // pooled values of a register tile's classes; or a block's attended regions, and W of them
     float* row;            // scores of a block of classes
-    float* squares;        // |e|^2 of a block of classes, where e is not made
 };
 
 class Call {
 public:
     Call(const Kernels& kernels, const Gemm& products, const Scores& call)
         : k(kernels), c(call), x(call.regions), gemm(products),
-          uses_gram(call.order == Order::prototype && call.similarity == Similarity::cosine),
           bias(kernels, call.bias, x.type, call.m), classes(kernels, call.classes, x.type, call.C * call.m) {}
 
     void run() {
+        if (c.order == Order::attend) weight = packed_weight(gemm, c.weight, x.type, c.m, x.d, c.threads);
         plan();
         constants_of_classes();
-        if (c.order == Order::attend || uses_gram) pack_weight();
-        if (uses_gram) gram.emplace(k, gemm, c, weight, c.bias ? bias.rows() : nullptr);
         for (int64_t first = 0; first < blocks; first += at_once) {
             int64_t count = std::min(at_once, blocks - first);
             pack(first, count);
@@ -104,10 +99,6 @@ private:
             at_pooled = part((attend ? per_block : gemm.mr) * pooled_ld * 4);
             at_mapped = part(attend ? gemm.mr * mapped_ld * 4 : 0);
         }
-        if (uses_gram) {
-            at_values = part(GramForward::packed_bytes(gemm, per_block, x.T));
-            at_squares = part(2 * per_block * 4);
-        }
         memory = Scratch(size_t(worker_bytes * c.threads));
     }
 
@@ -115,7 +106,7 @@ private:
         char* base = memory.at(size_t(worker_bytes * index));
         auto floats = [&](int64_t at) { return reinterpret_cast<float*>(base + at); };
         return {floats(at_product), base + at_panel, base + at_attention, base + at_values,
-                floats(at_pooled), floats(at_mapped), floats(at_row), floats(at_squares)};
+                floats(at_pooled), floats(at_mapped), floats(at_row)};
     }
 
     // Cosine: 1 / |k_c|. Prototypes: q_c = k_c . b. Prototypes are of k_c itself: what a score is divided by comes last.
@@ -131,14 +122,6 @@ private:
                 if (cosine) inverses.as<float>()[i] = 1.f / clamped_norm(square);
                 if (pairs) offsets.as<float>()[i] = c.bias ? product : 0.f;
             }
-        });
-    }
-
-    void pack_weight() {
-        weight = Packed(gemm, c.m, x.d);
-        parallel(c.threads, weight.panels(), [&](int64_t panel, int) {
-            if (weight.ragged(panel)) weight.clear(panel);
-            weight.fill(panel, View{c.weight, x.type, x.d, 1}, 0, c.m);
         });
     }
 
@@ -189,14 +172,10 @@ private:
         const float* q = offsets.as<float>() + begin(block);
         // Saved first: the softmax touches whole vectors of columns, and with them the first values. Saved without q_c:
         // no gradient needs what all regions have in common, and it would cost precision.
-        if (c.values) save(c.values, i, block, logits + n, uses_gram ? GramSaved{c.C, c.m, x.T}.all() : c.C);
-        k.softmax(x.T, n, logits, ld, c.scale, logits + n, w.row, c.attention || uses_gram);
+        if (c.values) save(c.values, i, block, logits + n, c.C);
+        k.softmax(x.T, n, logits, ld, c.scale, logits + n, w.row, c.attention);
         for (int64_t j = 0; j < n; j++) w.row[j] += q[j];
         if (c.attention) save(c.attention, i, block, logits, c.C);
-        if (!uses_gram) return;
-        gram->squared_lengths(i, n, logits, logits + n, ld, w.values, w.squares);  // over the values, which have been pooled
-        const float* inverse = inverses.as<float>() + begin(block);
-        for (int64_t j = 0; j < n; j++) w.row[j] = w.row[j] * inverse[j] / clamped_norm(w.squares[j]);
     }
 
     void by_projection(int64_t i, int64_t block, float* logits, const Worker& w) {
@@ -235,18 +214,8 @@ private:
                           element(c.values, x.type, (i * c.C + begin(block) + j) * x.d), x.type);
         for (int64_t r = 0; r < n; r += gemm.mr) {
             int64_t rows = std::min<int64_t>(gemm.mr, n - r);
-            for (int64_t b = 0; b < weight.blocks(); b++) {
-                pack_rows(gemm, w.panel, View{w.pooled, DType::f32, pooled_ld, 1}, r, b * gemm.block, int(rows),
-                          weight.block_size(b));
-                gemm.multiply(weight.block_size(b), w.panel, weight.block(b), rows, c.m, w.mapped, mapped_ld,
-                              b ? Store::add : Store::replace, chain_of(x.d), nullptr);
-            }
-            for (int64_t q = 0; q < rows; q++) {
-                float* e = w.mapped + q * mapped_ld;
-                if (c.bias)
-                    for (int64_t j = 0; j < c.m; j++) e[j] += bias.rows()[j];
-                w.row[r + q] = compare(begin(block) + r + q, e);
-            }
+            decode(gemm, weight, bias.rows(), w.pooled + r * pooled_ld, pooled_ld, rows, x.d, w.mapped, mapped_ld, w.panel);
+            for (int64_t q = 0; q < rows; q++) w.row[r + q] = compare(begin(block) + r + q, w.mapped + q * mapped_ld);
         }
     }
 
@@ -271,14 +240,11 @@ private:
     const Scores& c;
     const Regions& x;
     const Gemm& gemm;
-    const bool uses_gram;
     Widened bias, classes;
     int64_t per_block = 0, blocks = 0, at_once = 0, images = 0, groups = 0, ld = 0, pooled_ld = 0, mapped_ld = 0;
-    int64_t worker_bytes = 0, at_product = 0, at_panel = 0, at_row = 0, at_attention = 0, at_values = 0, at_pooled = 0, at_mapped = 0,
-            at_squares = 0;
+    int64_t worker_bytes = 0, at_product = 0, at_panel = 0, at_row = 0, at_attention = 0, at_values = 0, at_pooled = 0, at_mapped = 0;
     Scratch memory, inverses, offsets, prototypes, stored;
     Packed weight;
-    std::optional<GramForward> gram;
     std::vector<Packed> stacked;
 };
 

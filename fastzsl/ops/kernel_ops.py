@@ -66,8 +66,8 @@ def scores_forward(
 ) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
     """(scores (B, C), attention (B, C, T), values); the last two empty unless `save`.
 
-    `values` is V (B, T, m) in order "project", X~ (B, C, d) in "attend" and U (B, C, T) in "prototype", without
-    what the bias adds to it. For the cosine "prototype" has (B, C + m + T, T): U, below it V^T and V V^T.
+    `values` is V (B, T, m) in order "project", X~ (B, C, d) in "attend" and U (B, C, T) in "prototype" (dot only),
+    without what the bias adds to it.
     """
     return kernel_module(backend).scores_forward(
         regions, queries, decoder_weight, decoder_bias, class_embeddings, similarity, scale, order, save

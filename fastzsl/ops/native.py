@@ -22,7 +22,7 @@ from fastzsl.ops.saved import values_shape
 
 ORDERS: dict[str, tuple[str, ...]] = {
     "dot": ("prototype", "project", "attend"),
-    "cosine": ("prototype", "project", "attend"),
+    "cosine": ("project", "attend"),
 }
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}

@@ -6,9 +6,9 @@ from __future__ import annotations
 def values_shape(B: int, T: int, C: int, d: int, m: int, similarity: str, order: str) -> tuple[int, int, int]:
     """Shape of `values`, the contents of which are told in `kernel_ops.scores_forward`.
 
-    >>> values_shape(2, 49, 200, 2048, 312, "cosine", "prototype")
-    (2, 561, 49)
+    >>> values_shape(2, 49, 200, 2048, 312, "cosine", "project")
+    (2, 49, 312)
     """
     if order == "prototype":
-        return (B, C + m + T if similarity == "cosine" else C, T)
+        return (B, C, T)
     return (B, T, m) if order == "project" else (B, C, d)

@@ -53,17 +53,3 @@ def error(got: Tensor, truth: Tensor) -> float:
     assert got.shape == truth.shape
     got, truth = got.detach().double(), truth.detach().double()
     return float((got - truth).norm() / truth.norm().clamp_min(1e-300))
-
-
-def cancellation(inputs: Inputs) -> float:
-    """The largest sum_t a_t |v_t|² / |e|² of a class and picture: how much of its regions' length e has lost.
-
-    A length from the Gram matrix (order "prototype" of the cosine) has |e|² as the sum of numbers so much larger.
-    """
-    regions, queries, weight, bias, _ = (None if t is None else t.detach() for t in inputs.double())
-    attention = (queries @ regions.mT).softmax(-1)
-    values = torch.nn.functional.linear(regions, weight, bias)
-    own = (attention @ values.square().sum(-1, True))[..., 0]
-    return float(
-        (own / (attention @ values).square().sum(-1)).nan_to_num(nan=0).max()
-    )  # 0 / 0: all v are zero

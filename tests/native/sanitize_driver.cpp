@@ -119,8 +119,8 @@ void all_ops(const Kernels& k, const Shape& s, DType type, bool t_contiguous, Si
     for (int64_t i = 0; i < dh.n; i++) check(std::isfinite(dh[i]), "dH", k, s);
 
     for (Order order : {Order::attend, Order::project, Order::prototype}) {
-        const int64_t rows = similarity == Similarity::cosine ? C + m + T : C;
-        int64_t n = order == Order::attend ? B * C * d : order == Order::project ? B * T * m : B * rows * T;
+        if (order == Order::prototype && similarity == Similarity::cosine) continue;
+        int64_t n = order == Order::attend ? B * C * d : order == Order::project ? B * T * m : B * C * T;
         Buffer result(type, B * C, false), plain(type, B * C, false), a(type, B * C * T, false), values(type, n, false);
         Scores call{regions, h.data(), w.data(), b.data(), keys.data(), C, m, 1.f, similarity, order,
                     result.data(), a.data(), values.data(), threads};

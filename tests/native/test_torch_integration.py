@@ -13,7 +13,7 @@ from fastzsl.ops.dispatch import Call
 
 @pytest.mark.parametrize(
     ("similarity", "order"),
-    [("dot", "prototype"), ("cosine", "prototype"), ("cosine", "project"), ("dot", "attend")],
+    [("dot", "prototype"), ("cosine", "attend"), ("cosine", "project"), ("dot", "attend")],
 )
 def test_opcheck_scores(similarity: str, order: str, seed: int) -> None:
     inputs = [t.detach() for t in make(2, 9, 12, 20, 7, t_contiguous=True)]
@@ -37,7 +37,7 @@ def test_opcheck_attention(seed: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("similarity", "m", "order"),
-    [("dot", 70, "prototype"), ("cosine", 7, "project"), ("cosine", 70, "prototype")],
+    [("dot", 70, "prototype"), ("cosine", 7, "project")],
 )
 def test_compiled_equals_eager_mode(similarity: str, m: int, order: str, seed: int) -> None:
     inputs = make(6, 9, 120, 20, m)
@@ -58,13 +58,13 @@ def test_compiled_once_for_batches_of_any_size(seed: int) -> None:
     """The planner can be traced where B is a symbol, and its choice is made again where another one is cheaper."""
 
     def scores(*tensors: Tensor) -> Tensor:
-        return attended_scores(*tensors, backend="native")
+        return attended_scores(*tensors, similarity="dot", backend="native")
 
     compiled = torch.compile(scores, fullgraph=True)  # from the second size on B is a symbol
     orders = set()
     for B in (6, 5, 4, 1):
         inputs = make(B, 9, 120, 20, 70)
-        orders.add(plan_scores(B, 9, 120, 20, 70, "cosine", native.ORDERS["cosine"]).order)
+        orders.add(plan_scores(B, 9, 120, 20, 70, "dot", native.ORDERS["dot"]).order)
         with torch.no_grad():
             torch.testing.assert_close(compiled(*inputs), scores(*inputs))
     assert len(orders) > 1
