@@ -71,7 +71,9 @@ def scores_rivals(similarity: str) -> dict[str, Function]:
     attends = dict(zip(NAIVE, (attend_einsum, attend_matmul, attend_sdpa)))
     plain = {name: scores_by(f, similarity) for name, f in attends.items()}
     plain |= {
-        f"rewritten, {order}": scores_rewritten(order, similarity) for order in ("project", "prototype")
+        f"rewritten, {order}": scores_rewritten(order, similarity)
+        for order in eager.ORDERS[similarity]
+        if order != "attend"
     }
     return plain | {f"{name}, compiled": _compiled(f) for name, f in plain.items()}
 

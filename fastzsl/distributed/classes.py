@@ -42,7 +42,7 @@ def attended_scores(
     class_embeddings: Tensor,
     *,
     similarity: Literal["cosine", "dot"] = "cosine",
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     backend: str = "auto",
     own_pictures: bool = False,
     group: Group = None,
@@ -77,6 +77,8 @@ def attended_scores(
     bias = decoder_bias
     if bias is not None and bias.requires_grad:
         bias = everywhere(bias, group)
+    if isinstance(scale, Tensor) and scale.requires_grad:
+        scale = everywhere(scale, group)
     return ops.attended_scores(
         regions, queries, weight, bias, class_embeddings,
         similarity=similarity, scale=scale, backend=backend,

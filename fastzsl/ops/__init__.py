@@ -2,7 +2,15 @@
 
 from fastzsl.ops import reference
 from fastzsl.ops.api import attended_scores, dense_attention
-from fastzsl.ops.dispatch import Backend, Call, backends, explain
+from fastzsl.ops.dispatch import (
+    Backend,
+    Call,
+    UnknownBackend,
+    UnservedCall,
+    backends,
+    check_backend,
+    explain,
+)
 from fastzsl.ops.planner import ORDERS, Plan, plan_scores, score_costs
 
 __all__ = [
@@ -10,8 +18,11 @@ __all__ = [
     "Backend",
     "Call",
     "Plan",
+    "UnknownBackend",
+    "UnservedCall",
     "attended_scores",
     "backends",
+    "check_backend",
     "dense_attention",
     "explain",
     "plan_scores",

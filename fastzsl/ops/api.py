@@ -11,7 +11,8 @@ from fastzsl.ops import eager, kernel_ops
 from fastzsl.ops.autograd import AttendedScores, DenseAttention
 from fastzsl.ops.checks import cast_for_autocast, check_attention, check_scores
 from fastzsl.ops.dispatch import Call, kernel_module, resolve
-from fastzsl.ops.planner import plan_scores
+from fastzsl.ops.planner import needed_gradients, plan_scores
+from fastzsl.ops.transforms import is_transformed
 
 
 @overload
@@ -19,7 +20,7 @@ def dense_attention(
     regions: Tensor,
     queries: Tensor,
     *,
-    scale: float = ...,
+    scale: float | Tensor = ...,
     return_attention: Literal[False] = ...,
     backend: str = ...,
 ) -> Tensor: ...
@@ -28,7 +29,7 @@ def dense_attention(
     regions: Tensor,
     queries: Tensor,
     *,
-    scale: float = ...,
+    scale: float | Tensor = ...,
     return_attention: Literal[True],
     backend: str = ...,
 ) -> tuple[Tensor, Tensor]: ...
@@ -36,11 +37,11 @@ def dense_attention(
     regions: Tensor,
     queries: Tensor,
     *,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     return_attention: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Equation 3 of the paper: every class's own attended feature of every picture.
+    """Equation 3 of the paper: every class's own attended feature of every image.
 
     A = softmax(scale · X^T H) over regions, X~ = X A; cross-attention with Q = queries, K = V = regions and
     one head of size d. In plain PyTorch::
@@ -52,7 +53,7 @@ def dense_attention(
         regions: X (B, T, d), T ≥ 1, any strides; a conv map (B, d, h, w) is `map.flatten(2).mT`.
             Any floating dtype; all tensors share dtype and device.
         queries: H (C, d).
-        scale: factor on the logits.
+        scale: factor on the logits; a tensor of one number gets its gradient.
         return_attention: also return A.
         backend: "auto", "eager", "native" or "triton"; see `backends()`.
 
@@ -68,16 +69,22 @@ def dense_attention(
     """
     regions, queries = cast_for_autocast(regions, queries)  # type: ignore[assignment]
     check_attention(regions, queries, scale)
+    needs_grad = bool(needed_gradients(regions, queries)) or _needs_grad(scale)
     (B, T, d), C = regions.shape, queries.shape[0]
-    needs_grad = torch.is_grad_enabled() and (regions.requires_grad or queries.requires_grad)
-    call = Call("dense_attention", regions.device, regions.dtype, B, T, C, d, needs_grad=needs_grad)
+    transformed = is_transformed(regions, queries, scale)
+    call = Call("dense_attention", regions.device, regions.dtype, B, T, C, d, 0, "", needs_grad, transformed)
     name = resolve(backend, call)
     if name == "eager":
-        return eager.dense_attention(regions, queries, scale=scale, return_attention=return_attention)
+        return eager.dense_attention(
+            regions, queries, scale=_number(scale), return_attention=return_attention
+        )
+    queries, factor = _take_in(queries, scale)
     if needs_grad:
-        attended, attention = DenseAttention.apply(regions, queries, scale, name)
+        attended, attention = DenseAttention.apply(regions, queries, factor, name)
     else:
-        attended, attention = kernel_ops.attention_forward(regions, queries, scale, return_attention, name)
+        attended, attention = kernel_ops.run(
+            kernel_ops.attention_forward, name, (regions, queries), factor, return_attention
+        )
     return (attended, attention) if return_attention else attended
 
 
@@ -89,7 +96,7 @@ def attended_scores(
     class_embeddings: Tensor,
     *,
     similarity: Literal["cosine", "dot"] = "cosine",
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     backend: str = "auto",
 ) -> Tensor:
     """Equation 8's scores s(h_d(x~^c), k^c), exactly, without building the attended features X~.
@@ -107,7 +114,7 @@ def attended_scores(
         decoder_bias: b (m,) or None.
         class_embeddings: K (C, m).
         similarity: "cosine" (norms clamped at 1e-12) or "dot".
-        scale: factor on the logits before the softmax.
+        scale: factor on the logits before the softmax; a tensor of one number gets its gradient.
         backend: "auto", "eager", "native" or "triton"; see `backends()`.
 
     Returns:
@@ -121,16 +128,42 @@ def attended_scores(
     >>> attended_scores(torch.zeros(2, 49, 64), torch.zeros(10, 64), W, None, K).shape
     torch.Size([2, 10])
     """
-    tensors = cast_for_autocast(regions, queries, decoder_weight, decoder_bias, class_embeddings)
-    check_scores(*tensors, similarity, scale)  # type: ignore[arg-type, call-arg]
+    inputs = cast_for_autocast(regions, queries, decoder_weight, decoder_bias, class_embeddings)
+    check_scores(*inputs, similarity, scale)  # type: ignore[arg-type, call-arg]
+    regions, queries, decoder_weight, decoder_bias, class_embeddings = inputs  # type: ignore[assignment]
+    gradients = needed_gradients(*inputs)
+    if _needs_grad(scale) and "queries" not in gradients:
+        gradients += ("queries",)
     (B, T, d), (C, m) = regions.shape, class_embeddings.shape
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    dtype = tensors[0].dtype  # type: ignore[union-attr]
-    call = Call("attended_scores", regions.device, dtype, B, T, C, d, m, similarity, needs_grad)
+    call = Call(
+        "attended_scores", regions.device, regions.dtype, B, T, C, d, m, similarity, bool(gradients),
+        is_transformed(*inputs, scale),
+    )  # fmt: skip
     name = resolve(backend, call)
     if name == "eager":
-        return eager.attended_scores(*tensors, similarity=similarity, scale=scale)  # type: ignore[arg-type]
-    order = plan_scores(B, T, C, d, m, similarity, kernel_module(name).ORDERS[similarity]).order
-    if needs_grad:
-        return AttendedScores.apply(*tensors, similarity, scale, order, name)
-    return kernel_ops.scores_forward(*tensors, similarity, scale, order, False, name)[0]  # type: ignore[arg-type]
+        return eager.attended_scores(*inputs, similarity=similarity, scale=_number(scale))  # type: ignore[arg-type]
+    kernels = kernel_module(name)
+    order = plan_scores(
+        B, T, C, d, m, similarity, kernels.ORDERS[similarity], gradients, kernels.REMAKES_DECODED
+    ).order
+    queries, factor = _take_in(queries, scale)
+    tensors = (regions, queries, decoder_weight, decoder_bias, class_embeddings)
+    if gradients:
+        return AttendedScores.apply(*tensors, similarity, factor, order, name)
+    return kernel_ops.run(kernel_ops.scores_forward, name, tensors, similarity, factor, order, False)[0]
+
+
+def _needs_grad(scale: float | Tensor) -> bool:
+    return isinstance(scale, Tensor) and scale.requires_grad and torch.is_grad_enabled()
+
+
+def _number(scale: float | Tensor) -> float | Tensor:
+    """A tensor without dimensions promotes no dtype."""
+    return scale.reshape(()) if isinstance(scale, Tensor) else scale
+
+
+def _take_in(queries: Tensor, scale: float | Tensor) -> tuple[Tensor, float]:
+    """Kernels take a number: a tensor goes into the queries, scale · X^T H = X^T (scale · H), and autograd with it."""
+    if isinstance(scale, Tensor):
+        return queries * scale.reshape(()), 1.0
+    return queries, scale

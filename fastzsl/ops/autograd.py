@@ -1,7 +1,8 @@
 """The two `torch.autograd.Function`s over the opaque kernel ops.
 
-The kernels' gradients are not differentiable themselves. When somebody differentiates twice (a gradient
-penalty), backward computes the gradients with the eager formulas instead, which autograd sees through.
+The kernels' gradients are not differentiable themselves. For a second derivative (a gradient penalty), or a
+batch of gradients at once (`is_grads_batched`), backward computes the gradients with the eager formulas instead,
+which autograd sees through.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastzsl.ops import eager, kernel_ops
+from fastzsl.ops.transforms import is_transformed
 
 
 class DenseAttention(torch.autograd.Function):
@@ -21,7 +23,9 @@ class DenseAttention(torch.autograd.Function):
     def forward(
         ctx: Any, regions: Tensor, queries: Tensor, scale: float, backend: str
     ) -> tuple[Tensor, Tensor]:
-        attended, attention = kernel_ops.attention_forward(regions, queries, scale, True, backend)
+        attended, attention = kernel_ops.run(
+            kernel_ops.attention_forward, backend, (regions, queries), scale, True
+        )
         ctx.save_for_backward(regions, queries, attention)
         ctx.scale, ctx.backend = scale, backend
         ctx.set_materialize_grads(False)
@@ -33,7 +37,7 @@ class DenseAttention(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         regions, queries, attention = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:2])
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_transformed(grad_attended, grad_attention):
             return (
                 *_differentiable_attention(ctx, regions, queries, grad_attended, grad_attention),
                 None,
@@ -43,9 +47,8 @@ class DenseAttention(torch.autograd.Function):
             if grad_attention is None:
                 return None, None, None, None
             grad_attended = regions.new_zeros(*attention.shape[:2], regions.shape[2])
-        grads = kernel_ops.attention_backward(
-            grad_attended, grad_attention, regions, queries, attention, ctx.scale, needs, ctx.backend
-        )
+        tensors = (grad_attended, grad_attention, regions, queries, attention)
+        grads = kernel_ops.run(kernel_ops.attention_backward, ctx.backend, tensors, ctx.scale, needs)
         return *(grad if need else None for grad, need in zip(grads, needs)), None, None
 
 
@@ -66,8 +69,8 @@ class AttendedScores(torch.autograd.Function):
         backend: str,
     ) -> Tensor:
         inputs = (regions, queries, decoder_weight, decoder_bias, class_embeddings)
-        scores, attention, values = kernel_ops.scores_forward(
-            *inputs, similarity, scale, order, True, backend
+        scores, attention, values = kernel_ops.run(
+            kernel_ops.scores_forward, backend, inputs, similarity, scale, order, True
         )
         ctx.save_for_backward(*inputs, attention, values)
         ctx.settings = (similarity, scale, order)
@@ -78,18 +81,18 @@ class AttendedScores(torch.autograd.Function):
     def backward(ctx: Any, grad_scores: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, attention, values = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:5])
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_transformed(grad_scores):
             return *_differentiable_scores(ctx, inputs, grad_scores), None, None, None, None
-        grads = kernel_ops.scores_backward(
-            grad_scores, *inputs, attention, values, *ctx.settings, needs, ctx.backend
-        )
+        tensors = (grad_scores, *inputs, attention, values)
+        grads = kernel_ops.run(kernel_ops.scores_backward, ctx.backend, tensors, *ctx.settings, needs)
         return *(grad if need else None for grad, need in zip(grads, needs)), None, None, None, None
 
 
 def _differentiable_attention(
     ctx: Any, regions: Tensor, queries: Tensor, grad_attended: Tensor | None, grad_attention: Tensor | None
 ) -> list[Tensor | None]:
-    outputs = eager.dense_attention(regions, queries, scale=ctx.scale, return_attention=True)
+    with torch.enable_grad():
+        outputs = eager.dense_attention(regions, queries, scale=ctx.scale, return_attention=True)
     pairs = [(o, g) for o, g in zip(outputs, (grad_attended, grad_attention)) if g is not None]
     if not pairs:
         return [None, None]
@@ -98,7 +101,8 @@ def _differentiable_attention(
 
 def _differentiable_scores(ctx: Any, inputs: list[Tensor | None], grad: Tensor) -> list[Tensor | None]:
     similarity, scale, order = ctx.settings
-    scores = eager.attended_scores(*inputs, similarity=similarity, scale=scale, order=order)  # type: ignore[arg-type]
+    with torch.enable_grad():
+        scores = eager.attended_scores(*inputs, similarity=similarity, scale=scale, order=order)  # type: ignore[arg-type]
     return _grads([scores], inputs, [grad], ctx.needs_input_grad)
 
 
@@ -106,5 +110,6 @@ def _grads(
     outputs: list[Tensor], inputs: list[Tensor | None], grads: list[Tensor], needs: tuple[bool, ...]
 ) -> list[Tensor | None]:
     wanted = [t for t, need in zip(inputs, needs) if need and t is not None]
-    found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True, allow_unused=True))
+    create_graph = torch.is_grad_enabled()
+    found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=create_graph, allow_unused=True))
     return [next(found) if need and t is not None else None for t, need in zip(inputs, needs)]

@@ -9,11 +9,21 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastzsl.errors import UserError, nearest
+
 KERNELS = ("native", "triton")
 """Backends with kernels of their own, in the order in which "auto" tries them; eager serves what they cannot."""
 
 NAMES = ("auto", "eager", *KERNELS)
 ENVIRONMENT = "FASTZSL_BACKEND"
+
+
+class UnknownBackend(UserError, ValueError):
+    """A name that is no backend, or an instruction set that this machine lacks."""
+
+
+class UnservedCall(UserError, RuntimeError):
+    """A backend named explicitly cannot serve; the message lists every reason."""
 
 
 class Call(NamedTuple):
@@ -30,6 +40,8 @@ class Call(NamedTuple):
     m: int = 0
     similarity: str = ""
     needs_grad: bool = False
+    transformed: bool = False
+    """Under a transform of `torch.func`, or with a forward-mode tangent."""
 
 
 class Backend(NamedTuple):
@@ -69,41 +81,70 @@ def kernel_module(name: str) -> Any:
 _loaded: dict[str, Any] = {}
 
 
+def check_backend(backend: str = "auto") -> None:
+    """Refuse early what every call would refuse: before features are extracted, say.
+
+    Args:
+        backend: as in the ops; for "auto" what FASTZSL_BACKEND names is checked.
+
+    Raises:
+        UnknownBackend: no such backend, or FASTZSL_ISA names an instruction set that this machine lacks. It
+            is a `fastzsl.errors.UserError` of one line, and a ValueError.
+        UnservedCall: this machine does not have the backend. A UserError of one line, and a RuntimeError.
+    """
+    name = _known(backend)
+    for kernels in KERNELS if name == "auto" else (name,):
+        missing = _missing(kernels) if kernels in KERNELS else ()
+        if missing and name != "auto":
+            raise UnservedCall(f'backend "{name}" is not available here: ' + "; ".join(missing))
+
+
+def _known(backend: str) -> str:
+    """The name, or for "auto" that in FASTZSL_BACKEND, if it is one of `NAMES`."""
+    source = "backend"
+    if backend == "auto" and (default := _default()):
+        source, backend = ENVIRONMENT, default
+    if backend not in NAMES:
+        did_you_mean = nearest(str(backend), list(NAMES))
+        raise UnknownBackend(f'{source} is "{backend}"; wanted one of {", ".join(NAMES)}{did_you_mean}')
+    return backend
+
+
 def resolve(backend: str, call: Call) -> str:
     """The name of the backend that serves `call`.
 
     "auto" takes the first kernel backend that can serve the call and is not slower than eager on it; any
-    other name is a demand.
+    other name is a demand. Under a transform of `torch.func` or with a forward-mode tangent every backend has
+    the eager formulas differentiated, as in a second derivative.
 
     Raises:
-        ValueError: unknown name.
-        RuntimeError: a backend named explicitly cannot serve; every reason is listed.
+        UnknownBackend: unknown name, or an instruction set in FASTZSL_ISA that this machine lacks.
+        UnservedCall: a backend named explicitly cannot serve; every reason is listed.
     """
-    if backend == "auto":
-        backend = _default()
-    if backend not in NAMES:
-        raise ValueError(f'backend is "{backend}"; wanted one of {", ".join(NAMES)}')
+    backend = _known(backend)
     if backend == "eager":
         return "eager"
     if backend == "auto":
         for name in KERNELS:
             if not _why_not(name, call) and not kernel_module(name).slower(call):
-                return name
+                return "eager" if call.transformed else name
         return "eager"
     reasons = _why_not(backend, call)
     if reasons:
-        raise RuntimeError(f'backend "{backend}" cannot serve {call.op}: ' + "; ".join(reasons))
-    return backend
+        raise UnservedCall(f'backend "{backend}" cannot serve {call.op}: ' + "; ".join(reasons))
+    return "eager" if call.transformed else backend
 
 
 def explain(call: Call) -> dict[str, list[str]]:
     """For each kernel backend why "auto" passes it over for `call`; an empty list means it would serve."""
-    told = {}
+    reasons = {}
     for name in KERNELS:
-        told[name] = list(_why_not(name, call))
-        if not told[name] and (slower := kernel_module(name).slower(call)):
-            told[name].append(slower)
-    return told
+        reasons[name] = list(_why_not(name, call))
+        if not reasons[name] and (slower := kernel_module(name).slower(call)):
+            reasons[name].append(slower)
+        if not reasons[name] and call.transformed:
+            reasons[name].append("derivatives other than reverse mode are taken of the eager formulas")
+    return reasons
 
 
 def _why_not(name: str, call: Call) -> list[str]:
@@ -123,4 +164,4 @@ def _missing_once(name: str) -> tuple[str, ...]:
 
 @torch.compiler.assume_constant_result
 def _default() -> str:
-    return os.environ.get(ENVIRONMENT) or "auto"
+    return os.environ.get(ENVIRONMENT, "")

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastzsl.ops.planner import ORDERS, plan_scores
-from fastzsl.ops.reference import dense_attention
+from fastzsl.ops import reference
+from fastzsl.ops.planner import needed_gradients, plan_scores
 
-__all__ = ["attended_scores", "dense_attention"]
+ORDERS: dict[str, tuple[str, ...]] = {
+    "dot": ("attend", "project", "prototype"),
+    "cosine": ("attend", "project"),
+}
+"""Not "prototype" for the cosine: its lengths lose their digits where decoded regions cancel, and to find and mend
+those few lengths takes a branch on data, which torch.compile, vmap and meta tensors do not allow."""
 
 _EPS = 1e-12  # F.normalize's clamp
+
+
+def dense_attention(
+    regions: Tensor, queries: Tensor, *, scale: float | Tensor = 1.0, return_attention: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`reference.dense_attention`: there is no cheaper order in plain PyTorch."""
+    return reference.dense_attention(regions, queries, scale=scale, return_attention=return_attention)
 
 
 def attended_scores(
@@ -22,42 +33,36 @@ def attended_scores(
     class_embeddings: Tensor,
     *,
     similarity: str = "cosine",
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     order: str | None = None,
 ) -> Tensor:
     """As `reference.attended_scores`, without ever building X~ (B, C, d) unless that is the cheapest order.
 
     Args:
-        order: "attend", "project" or "prototype"; None lets the planner choose.
+        order: one of `ORDERS[similarity]`; None, or an order that only kernels have, lets the planner choose.
 
     Returns:
         scores (B, C).
     """
     (B, T, d), (C, m) = regions.shape, class_embeddings.shape
-    if order is None:
-        order = plan_scores(B, T, C, d, m, similarity, ORDERS).order
+    if order not in ORDERS[similarity]:
+        gradients = needed_gradients(regions, queries, decoder_weight, decoder_bias, class_embeddings)
+        order = plan_scores(B, T, C, d, m, similarity, ORDERS[similarity], gradients).order
     cosine = similarity == "cosine"
     if cosine:
         class_embeddings = F.normalize(class_embeddings, dim=-1)
     attention = (scale * (queries @ regions.mT)).softmax(-1)  # (B, C, T)
 
-    if order == "attend":
-        decoded = F.linear(attention @ regions, decoder_weight, decoder_bias)  # (B, C, m)
-        scores, length = (decoded * class_embeddings).sum(-1), decoded.norm(dim=-1)
-    elif order == "project":
-        values = F.linear(regions, decoder_weight, decoder_bias)  # V (B, T, m)
-        if cosine:
-            decoded = attention @ values  # (B, C, m)
-            scores, length = (decoded * class_embeddings).sum(-1), decoded.norm(dim=-1)
-        else:
-            scores = (attention * (class_embeddings @ values.mT)).sum(-1)
-    else:
+    if order == "prototype":
         prototypes = class_embeddings @ decoder_weight  # P (C, d)
         scores = (attention * (prototypes @ regions.mT)).sum(-1)
-        if decoder_bias is not None:
-            scores = scores + class_embeddings @ decoder_bias
-        if cosine:
-            values = F.linear(regions, decoder_weight, decoder_bias)
-            squared = ((attention @ (values @ values.mT)) * attention).sum(-1)
-            length = torch.sqrt(squared.clamp_min(_EPS**2))
-    return scores / length.clamp_min(_EPS) if cosine else scores
+        return scores if decoder_bias is None else scores + class_embeddings @ decoder_bias
+    if order == "project":
+        values = F.linear(regions, decoder_weight, decoder_bias)  # V (B, T, m)
+        if not cosine:
+            return (attention * (class_embeddings @ values.mT)).sum(-1)
+        decoded = attention @ values  # (B, C, m)
+    else:
+        decoded = F.linear(attention @ regions, decoder_weight, decoder_bias)  # (B, C, m)
+    scores = (decoded * class_embeddings).sum(-1)
+    return scores / decoded.norm(dim=-1).clamp_min(_EPS) if cosine else scores

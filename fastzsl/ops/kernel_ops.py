@@ -5,13 +5,21 @@ that nobody needs are empty tensors of shape (0,), because a schema cannot have 
 """
 
 # No `from __future__ import annotations` here: custom_op reads its schema from real annotations.
-from typing import List, Optional, Tuple  # noqa: UP035
+from typing import Any, List, Optional, Tuple  # noqa: UP035
 
 import torch
 from torch import Tensor
 
 from fastzsl.ops.dispatch import kernel_module
 from fastzsl.ops.saved import values_shape
+from fastzsl.ops.transforms import is_plain
+
+
+def run(op: Any, backend: str, tensors: Tuple[Optional[Tensor], ...], *settings: Any) -> Any:  # noqa: UP006, UP045
+    """Call `op` of this module; its function in the backend's own module where nothing has to see the op."""
+    if is_plain(tensors):
+        return getattr(kernel_module(backend), _FUNCTIONS[op])(*tensors, *settings)
+    return op(*tensors, *settings, backend)
 
 
 @torch.library.custom_op("fastzsl::dense_attention", mutates_args=())
@@ -121,3 +129,11 @@ def _(  # type: ignore[no-untyped-def]
         regions.new_empty((0,)) if t is None or not need else t.new_empty(t.shape)
         for t, need in zip(inputs, needs)
     )
+
+
+_FUNCTIONS = {
+    attention_forward: "attention_forward",
+    attention_backward: "attention_backward",
+    scores_forward: "scores_forward",
+    scores_backward: "scores_backward",
+}

@@ -17,13 +17,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fastzsl.ops.dispatch import Call
+from fastzsl.ops.dispatch import Call, UnknownBackend
 from fastzsl.ops.saved import values_shape
 
 ORDERS: dict[str, tuple[str, ...]] = {
     "dot": ("prototype", "project", "attend"),
     "cosine": ("project", "attend"),
 }
+
+REMAKES_DECODED = True  # decoded features, in the backward pass: see `planner.score_costs`
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _SIMILARITY = {"dot": 0, "cosine": 1}
@@ -43,7 +45,7 @@ def _load() -> tuple[ModuleType | None, tuple[str, ...]]:
     try:
         _native.isa()
     except ValueError as error:
-        return None, (f"FASTZSL_ISA: {error}",)
+        raise UnknownBackend(f"FASTZSL_ISA: {error}") from None
     _native.share_openmp(_torch_openmp())
     return _native, ()
 
@@ -62,7 +64,11 @@ def _torch_openmp() -> int:
 
 
 def missing() -> list[str]:
-    """Why this installation has no native kernels; empty if it has."""
+    """Why this installation has no native kernels; empty if it has.
+
+    Raises:
+        UnknownBackend: FASTZSL_ISA names an instruction set that this machine lacks.
+    """
     return list(_load()[1])
 
 
@@ -79,7 +85,7 @@ def refuses(call: Call) -> list[str]:
 def slower(call: Call) -> str | None:
     """Why "auto" should pass the native kernels over for `call`; None if it should not.
 
-    The borders are those of the crossover table in bench/RESULTS.md. With few classes, or one small picture scored by
+    The borders are those of the crossover table in bench/RESULTS.md. With few classes, or one small image scored by
     dot product, the time goes into the call itself and into products that share nothing.
     """
     if call.op == "dense_attention" and call.C * call.d < 4000:

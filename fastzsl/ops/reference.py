@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def dense_attention(
-    regions: Tensor, queries: Tensor, *, scale: float = 1.0, return_attention: bool = False
+    regions: Tensor, queries: Tensor, *, scale: float | Tensor = 1.0, return_attention: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Equation 3: A = softmax(X^T H) over regions, X~ = X A.
 
     Args:
         regions: X, (B, T, d).
         queries: H, (C, d).
-        scale: factor on the logits.
+        scale: number or tensor of one number, factor on the logits.
         return_attention: also return A.
 
     Returns:
@@ -33,9 +33,9 @@ def attended_scores(
     class_embeddings: Tensor,
     *,
     similarity: str = "cosine",
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
 ) -> Tensor:
-    """Equation 8's argument: s(h_d(x~^c), k^c) for every picture and class.
+    """Equation 8's argument: s(h_d(x~^c), k^c) for every image and class.
 
     Args:
         regions: X, (B, T, d).
@@ -43,7 +43,7 @@ def attended_scores(
         decoder_weight, decoder_bias: h_d, (m, d) and (m,) or None.
         class_embeddings: K, (C, m).
         similarity: "cosine" or "dot".
-        scale: factor on the logits before the softmax.
+        scale: number or tensor of one number, factor on the logits before the softmax.
 
     Returns:
         scores (B, C).

@@ -19,6 +19,8 @@ from fastzsl.ops.dispatch import Call
 
 ORDERS: dict[str, tuple[str, ...]] = {"dot": ("prototype", "project"), "cosine": ("project", "attend")}
 
+REMAKES_DECODED = False  # order "attend" does, but it has the largest of the costs anyway where that counts
+
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _MOST_REGIONS = 16_384  # a row of attention is one tile of the backward kernels
 _MOST_OFFSETS = 2**31 - 1  # offsets within one program's images are 32 bits wide

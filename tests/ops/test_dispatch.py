@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from fastzsl.ops import Call, backends, dense_attention, dispatch, explain
+from fastzsl.errors import UserError
+from fastzsl.ops import Call, backends, check_backend, dense_attention, dispatch, explain
 
 CALL = Call("dense_attention", torch.device("cpu"), torch.float32, 2, 49, 10, 64)
 
@@ -79,3 +84,51 @@ def test_environment_sets_the_default(picky, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_float64_works_on_auto() -> None:
     assert dense_attention(torch.zeros(1, 2, 3).double(), torch.zeros(2, 3).double()).dtype == torch.float64
+
+
+def test_an_unknown_backend_is_one_line_for_commands_and_a_value_error_for_callers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(dispatch.ENVIRONMENT, "egaer")
+    for call in (check_backend, lambda: dense_attention(torch.zeros(1, 2, 3), torch.zeros(2, 3))):
+        with pytest.raises(
+            UserError, match=r'^FASTZSL_BACKEND is "egaer"; wanted .*; did you mean "eager"\?$'
+        ) as e:
+            call()
+        assert isinstance(e.value, ValueError)
+    check_backend("eager")
+    with pytest.raises(UserError, match='backend is "cuda"; wanted one of'):
+        check_backend("cuda")
+
+
+def test_a_backend_that_is_not_here_is_refused_early(picky) -> None:  # type: ignore[no-untyped-def]
+    picky(native=Picky([]), triton=Picky(["no GPU", "no Triton"]))
+    check_backend("auto")
+    check_backend("native")
+    with pytest.raises(UserError, match='backend "triton" is not available here: no GPU; no Triton') as e:
+        check_backend("triton")
+    assert isinstance(e.value, RuntimeError)
+
+
+def test_an_unknown_instruction_set_is_refused_in_one_line_by_everything() -> None:
+    if not backends()["native"]:
+        pytest.skip(str(backends()["native"]))
+    code = """
+import torch, fastzsl
+from fastzsl.ops import attended_scores, backends, check_backend, dense_attention, eager
+X, H = torch.zeros(1, 2, 3), torch.zeros(2, 3)
+for call in (backends, check_backend, lambda: dense_attention(X, H), lambda: dense_attention(X, H, backend="native")):
+    try:
+        call()
+    except fastzsl.errors.UserError as error:
+        print(error)
+dense_attention(X, H, backend="eager")
+"""
+    environment = {**os.environ, "FASTZSL_ISA": "nonsense"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4, done.stderr
+    assert set(lines) == {lines[0]}
+    assert lines[0].startswith('FASTZSL_ISA: instruction set "nonsense" is not available')
