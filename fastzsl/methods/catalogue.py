@@ -13,11 +13,13 @@ from pathlib import Path
 from fastzsl.errors import UserError, first_line, nearest
 from fastzsl.methods import (
     ale,  # noqa: F401
+    conse,  # noqa: F401
     devise,  # noqa: F401
     eszsl,  # noqa: F401
     lesae,  # noqa: F401
     sae,  # noqa: F401
     sje,  # noqa: F401
+    sync,  # noqa: F401
 )
 from fastzsl.methods.attended import method as attended  # noqa: F401
 from fastzsl.methods.attended import pooled  # noqa: F401

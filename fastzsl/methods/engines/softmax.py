@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LBFGS_HISTORY = 10
+from fastzsl.methods.engines.lbfgs import minimise_by_lbfgs
 
 
 class LinearSoftmax(NamedTuple):
@@ -31,16 +31,22 @@ class LinearSoftmax(NamedTuple):
         return self.logits(features).log_softmax(1)
 
 
-def softmax_loss(found: LinearSoftmax, features: Tensor, labels: Tensor, penalty: float = 0.0) -> Tensor:
-    """mean cross-entropy + penalty / 2 · |W|², the objective of both trainings; the bias is not penalised."""
-    return F.cross_entropy(found.logits(features), labels) + 0.5 * penalty * found.weight.square().sum()
+def softmax_loss(
+    found: LinearSoftmax, features: Tensor, labels: Tensor, penalty: float | Tensor = 0.0
+) -> Tensor:
+    """mean cross-entropy + penalty / 2 · |W|², the objective of both trainings; the bias is not penalised.
+
+    Args:
+        penalty: one number, or one for each feature (d,).
+    """
+    return F.cross_entropy(found.logits(features), labels) + 0.5 * (penalty * found.weight.square()).sum()
 
 
 def fit_softmax(
     features: Tensor,
     labels: Tensor,
     num_classes: int,
-    penalty: float,
+    penalty: float | Tensor,
     *,
     steps: int = 200,
     tolerance: float = 1e-5,
@@ -51,38 +57,26 @@ def fit_softmax(
     Args:
         features: (N, d), float32 or float64; the result has their dtype and device.
         labels: (N,) int64 below `num_classes`.
-        penalty: above 0, so that there is one minimum.
+        penalty: above 0, so that there is one minimum; a number, or one for each feature (d,).
         steps: largest number of L-BFGS steps.
         tolerance: stop where no entry of the gradient is larger.
         start: where to begin, such as the minimum for another penalty; zeros if None.
     """
-    start = start or _zeros(features, num_classes)
-    weight, bias = (part.detach().clone().requires_grad_() for part in start)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=steps,
-        max_eval=2 * steps,
-        tolerance_grad=tolerance,
-        tolerance_change=0.0,
-        history_size=LBFGS_HISTORY,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        loss, weight.grad, bias.grad = _loss_and_gradient(
-            LinearSoftmax(weight.detach(), bias.detach()), features, labels, penalty
+    return LinearSoftmax(
+        *minimise_by_lbfgs(
+            start or _zeros(features, num_classes),
+            lambda at: _loss_and_gradient(LinearSoftmax(*at), features, labels, penalty),
+            steps=steps,
+            tolerance=tolerance,
         )
-        return loss
-
-    optimizer.step(closure)  # type: ignore[arg-type]
-    return LinearSoftmax(weight.detach(), bias.detach())
+    )
 
 
 def fit_softmax_by_adam(
     features: Tensor,
     labels: Tensor,
     num_classes: int,
-    penalty: float = 0.0,
+    penalty: float | Tensor = 0.0,
     *,
     epochs: int,
     batch_size: int,
@@ -120,12 +114,13 @@ def _zeros(features: Tensor, num_classes: int) -> LinearSoftmax:
 
 
 def _loss_and_gradient(
-    at: LinearSoftmax, features: Tensor, labels: Tensor, penalty: float
+    at: LinearSoftmax, features: Tensor, labels: Tensor, penalty: float | Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`softmax_loss` and its gradient, half the time of autograd for these shapes."""
     log_p = at.log_probabilities(features)
-    loss = F.nll_loss(log_p, labels) + 0.5 * penalty * at.weight.square().sum()
+    pull = penalty * at.weight
+    loss = F.nll_loss(log_p, labels) + 0.5 * (pull * at.weight).sum()
     wrong = log_p.exp_()
     wrong[torch.arange(len(labels), device=labels.device), labels] -= 1
     wrong /= len(labels)
-    return loss, torch.addmm(at.weight, wrong.mT, features, beta=penalty), wrong.sum(0)
+    return loss, torch.addmm(pull, wrong.mT, features), wrong.sum(0)

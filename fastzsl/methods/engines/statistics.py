@@ -88,3 +88,13 @@ def statistics(model: ScaledModel, problem: Problem, context: Context) -> Statis
         )
 
     return problem.cached(f"statistics of {model.scales} on {context.device}", make)
+
+
+def gram(model: ScaledModel, problem: Problem, context: Context) -> Spectrum:
+    """Spectrum of X'X (d, d) in float64, for features on the scale that is already fitted."""
+
+    def make() -> Spectrum:
+        wide = model.scaling(problem.pooled().to(context.device).double())
+        return Spectrum.of(wide.mT @ wide)
+
+    return problem.cached(f"gram of {model.scaling.how} features on {context.device}", make)
