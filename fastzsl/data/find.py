@@ -16,8 +16,7 @@ from fastzsl.data.formats.shapes import shapes
 from fastzsl.data.formats.xlsa17 import KNOWN, xlsa17
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone
-from fastzsl.features.extraction import Progress, cache_path, extract_features
-from fastzsl.features.store import load_regions
+from fastzsl.features.extraction import Progress, cache_path, extract_features, feature_identity, load_cached
 
 
 class Sources(NamedTuple):
@@ -93,4 +92,5 @@ def with_features(
             data.images, backbone, path, fingerprint=data.fingerprint, weights=weights, device=device,
             progress=progress,
         )  # fmt: skip
-    return data.with_regions(load_regions(path, len(data.images)))
+    identity = feature_identity(backbone, data.fingerprint, weights)
+    return data.with_regions(load_cached(path, len(data.images), identity))

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone
-from fastzsl.features.sources import ImageSource
+from fastzsl.features.sources import ImageSource, RegionSource
+from fastzsl.features.store import open_regions
 from fastzsl.features.throughput import in_batches
-from fastzsl.features.writer import FeatureWriter
+from fastzsl.features.writer import FeatureWriter, check_made_by
+from fastzsl.files.hdf5 import read_hdf5
 
 
 class Progress(Protocol):
@@ -117,5 +119,24 @@ def cache_path(fingerprint: str, backbone: Backbone, weights: str | None) -> Pat
     """The cached features of these pictures by this backbone."""
     if not fingerprint:
         raise UserError("a data set without a fingerprint cannot be cached")
-    own = f"-{weights_name(weights)}" if weights else ""
-    return cache_folder() / f"{fingerprint}-{backbone.name.replace('/', '_')}{own}-{backbone.image_size}.h5"
+    identity = feature_identity(backbone, fingerprint, weights)
+    own = f"-{identity['weights']}" if weights else ""
+    kind = "" if identity["precision"] == "float32" else f"-{identity['precision']}"
+    name = f"{fingerprint}-{backbone.name.replace('/', '_')}{own}-{backbone.image_size}{kind}.h5"
+    return cache_folder() / name
+
+
+def load_cached(path: Path, count: int, identity: Mapping[str, str | int]) -> RegionSource:
+    """The regions of a file that `extract_features` made.
+
+    Args:
+        path: the file.
+        count: how many images it must have.
+        identity: what its features must be of, see `feature_identity`.
+
+    Raises:
+        UserError: the file is damaged, or holds other features than its name says.
+    """
+    contents = read_hdf5(path, ["checksum"], maps="feature_map")
+    check_made_by(path, contents.made_by, identity)
+    return open_regions(path, contents.maps, contents.arrays.get("checksum"), count)

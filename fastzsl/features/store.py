@@ -9,6 +9,7 @@ picture is first read.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from collections.abc import Sequence
@@ -133,6 +134,15 @@ def _finite(row: np.ndarray) -> bool:
 def checksum(row: memoryview | bytes) -> int:
     """CRC-32 of a picture's bytes; never 0, which marks a picture that was not written."""
     return zlib.crc32(row) or 1
+
+
+def features_fingerprint(path: Path, maps: Maps | None, checksums: np.ndarray | None) -> str:
+    """Changes whenever the file's features do: by their checksums, or else by the file's size and time of change."""
+    if maps is None or checksums is None:
+        status = path.stat()
+        return f"{status.st_size}-{status.st_mtime_ns}"
+    layout = f"{maps.shape} {maps.dtype.str}\n".encode()
+    return hashlib.sha256(layout + checksums.tobytes()).hexdigest()[:16]
 
 
 def load_regions(path: Path, count: int | None = None) -> RegionSource:

@@ -27,6 +27,7 @@ from fastzsl.features.store import checksum
 from fastzsl.files.hdf5 import Maps, read_hdf5
 
 FORMAT = 1
+OTHER_VERSION = "another version of this program made it"
 
 
 def partial_path(path: Path) -> Path:
@@ -135,8 +136,8 @@ class FeatureWriter:
             os.close(descriptor)
         if (found := read_hdf5(self.path).made_by) != self._identity:
             raise UserError(
-                f"{self.path} is there already and holds other features: {_difference(found, self._identity)}; "
-                "choose another name or remove it"
+                f"{self.path} is there already and holds other features: "
+                f"{_difference(found, self._identity) or OTHER_VERSION}; choose another name or remove it"
             )
         return None
 
@@ -169,7 +170,7 @@ class FeatureWriter:
         if contents.made_by != self._identity:
             raise UserError(
                 f"{self._partial} holds unfinished features of others: "
-                f"{_difference(contents.made_by, self._identity)}; remove it to start again"
+                f"{_difference(contents.made_by, self._identity) or OTHER_VERSION}; remove it to start again"
             )
         marks = read_hdf5(self._partial, maps="checksum").maps
         maps = contents.maps
@@ -200,8 +201,18 @@ class FeatureWriter:
         return np.array(missing, dtype=np.int64)
 
 
-def _difference(found: str | None, wanted: str) -> str:
-    """The first thing, in words, in which a file is not the one that was wanted."""
+def check_made_by(path: Path, made_by: str | None, identity: Mapping[str, str | int]) -> None:
+    """Raise `UserError` naming the first thing in which a finished file is not of `identity`."""
+    difference = _difference(made_by, json.dumps(dict(identity)), tuple(identity))
+    if difference:
+        raise UserError(f"{path} holds other features: {difference}; remove it to extract them again")
+
+
+KEYS = ("backbone", "weights", "image_size", "precision", "dtype", "pictures", "arrays")
+
+
+def _difference(found: str | None, wanted: str, keys: tuple[str, ...] = KEYS) -> str:
+    """The first of `keys`, in words, in which a file is not the one that was wanted; empty if there is none."""
     try:
         held = json.loads(found or "")
         assert isinstance(held, dict)
@@ -209,10 +220,10 @@ def _difference(found: str | None, wanted: str) -> str:
         return "it was not made by this program"
     own = json.loads(wanted)
     words = {"pictures": "the pictures differ", "arrays": "labels, splits or class embeddings differ"}
-    for name in ("backbone", "weights", "image_size", "precision", "dtype", "pictures", "arrays"):
+    for name in keys:
         if held.get(name) != own.get(name):
             return words.get(name, f"{name} is {held.get(name)}, not {own.get(name)}")
-    return "another version of this program made it"
+    return ""
 
 
 def _reserve(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -127,7 +128,7 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
         test_unseen=indices[of_unseen],
         images=FolderImages(paths, skipped),
         attribute_names=tuple(attributes),
-        fingerprint=f"{root.resolve().name}-{fingerprint(paths, root)}",
+        fingerprint=f"folder-{fingerprint(paths, root)}",
     )
 
 
@@ -218,9 +219,10 @@ def _fault(path: Path) -> str:
 
 
 def fingerprint(paths: list[Path], root: Path) -> str:
-    """Changes whenever a picture's name, size or time does."""
+    """Changes whenever a picture's name below `root`, its size or its time of change does; not with `root` itself."""
     digest = hashlib.sha256()
     for path in paths:
         status = path.stat()
-        digest.update(f"{path.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:12]
+        digest.update(os.fsencode(path.relative_to(root)))
+        digest.update(f"\0{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

@@ -17,7 +17,7 @@ from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.data.formats.embeddings import check_embeddings
 from fastzsl.data.formats.splits import PARTS, check_split, whole_numbers
 from fastzsl.errors import UserError
-from fastzsl.features.store import open_regions
+from fastzsl.features.store import features_fingerprint, open_regions
 from fastzsl.files.hdf5 import read_hdf5
 
 MOST_CLASSES = 1_000_000
@@ -57,7 +57,6 @@ def hdf5_dataset(path: Path, class_embeddings: str = "att") -> ZeroShotDataset:
         )
     parts = {n: whole_numbers(path, n, contents.arrays.get(n), 0, len(labels)) for n in PARTS}
     split = check_split(path, parts, labels, class_names)
-    status = path.stat()
     return ZeroShotDataset(
         name=path.stem,
         class_names=tuple(class_names),
@@ -70,7 +69,7 @@ def hdf5_dataset(path: Path, class_embeddings: str = "att") -> ZeroShotDataset:
         test_unseen=torch.from_numpy(split.test_unseen),
         regions=regions,
         attribute_names=tuple(attributes),
-        fingerprint=f"{path.stem}-{status.st_size}-{status.st_mtime_ns}",
+        fingerprint=f"features-{features_fingerprint(path, contents.maps, contents.arrays.get('checksum'))}",
     )
 
 

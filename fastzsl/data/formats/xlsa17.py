@@ -8,6 +8,7 @@ test_seen: whoever trains on `train_loc` trains on test pictures. So only the cl
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from fastzsl.data.formats.folder import FolderImages, fingerprint
 from fastzsl.data.formats.splits import PARTS, Split, check_split, whole_numbers
 from fastzsl.errors import UserError
 from fastzsl.features.sources import MemoryRegions, RegionSource
-from fastzsl.features.store import load_regions
+from fastzsl.features.store import features_fingerprint, open_regions
 from fastzsl.files.hdf5 import read_hdf5
 from fastzsl.files.matlab import read_mat
 
@@ -98,14 +99,19 @@ def xlsa17(
     split = published.split
     pictures: FolderImages | None = None
     regions: RegionSource | None = None
-    mark = f"{name}-{known.pictures}"
+    mark = ""
     if images is not None:
         paths = find_pictures(folder / "res101.mat", images, published)
-        pictures, mark = FolderImages(paths), f"{name}-{fingerprint(paths, images)}"
+        pictures, mark = FolderImages(paths), fingerprint(paths, images)
     if features is not None:
-        regions = load_regions(features, known.pictures)
+        contents = read_hdf5(features, ["checksum"], maps="feature_map")
+        checksums = contents.arrays.get("checksum")
+        regions = open_regions(features, contents.maps, checksums, known.pictures)
+        mark = f"features-{features_fingerprint(features, contents.maps, checksums)}"
     elif images is None:
-        regions = pooled_features(folder / "res101.mat", known.pictures)
+        rows = pooled_features(folder / "res101.mat", known.pictures)
+        regions = MemoryRegions(torch.from_numpy(rows)[:, :, None, None])
+        mark = f"pooled-{hashlib.sha256(rows.data).hexdigest()[:16]}"
     return ZeroShotDataset(
         name=name,
         class_names=published.class_names,
@@ -118,7 +124,7 @@ def xlsa17(
         test_unseen=torch.from_numpy(split.test_unseen),
         images=pictures,
         regions=regions,
-        fingerprint=mark,
+        fingerprint=f"{name}-{mark}",
     )
 
 
@@ -222,8 +228,8 @@ def known_attributes(original: Tensor, seen: np.ndarray) -> Tensor:
     return rows
 
 
-def pooled_features(path: Path, pictures: int) -> RegionSource:
-    """`features` (d, N) of res101.mat as maps of one region."""
+def pooled_features(path: Path, pictures: int) -> np.ndarray:
+    """`features` (d, N) of res101.mat as float32 rows (N, d)."""
     found = read_mat(path, ("features",)).get("features")
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] != pictures:
         shape = found.shape if isinstance(found, np.ndarray) else "missing"
@@ -234,7 +240,7 @@ def pooled_features(path: Path, pictures: int) -> RegionSource:
         raise UserError(
             f"{path}: features of {len(bad)} pictures are NaN or infinite, first {(bad[:3] + 1).tolist()}"
         )
-    return MemoryRegions(torch.from_numpy(rows)[:, :, None, None])
+    return rows
 
 
 def find_pictures(path: Path, root: Path, published: Published) -> list[Path]:
