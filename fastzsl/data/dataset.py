@@ -85,27 +85,6 @@ class ZeroShotDataset:
         """The same data set reading its features from `regions`, which covers the whole source."""
         return replace(self, regions=regions)
 
-    def hold_out(self, seed: int, class_share: float = 0.25, picture_share: float = 0.2) -> ZeroShotDataset:
-        """A zero-shot problem made of the seen classes' training pictures alone, for choosing settings.
-
-        A share of the seen classes plays the unseen ones. The result shares no picture and no class with
-        `test_seen` or `test_unseen`: whoever gets it cannot choose on test data, even by mistake.
-
-        Args:
-            seed: decides which classes and pictures are held out.
-            class_share: share of the seen classes that play unseen ones (at least two, and two stay seen).
-            picture_share: share of the remaining classes' pictures that become test_seen.
-        """
-        from fastzsl.data.held_out import SeenClassesOnly
-
-        if len(self.seen) < 4:
-            raise UserError(
-                f"data set {self.name} has {len(self.seen)} seen classes; choosing gamma on held-out seen classes "
-                "needs at least 4"
-            )
-        held = min(max(2, round(class_share * len(self.seen))), len(self.seen) - 2)
-        return SeenClassesOnly(self).draw(held, seed, picture_share)
-
 
 def _identity(data: ZeroShotDataset) -> str:
     digest = hashlib.sha256(f"fastzsl data 1\n{data.fingerprint}\n".encode())
