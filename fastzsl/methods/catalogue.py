@@ -19,6 +19,7 @@ from fastzsl.methods import (
     lesae,  # noqa: F401
     sae,  # noqa: F401
     sje,  # noqa: F401
+    sse,  # noqa: F401
     sync,  # noqa: F401
 )
 from fastzsl.methods.attended import method as attended  # noqa: F401
