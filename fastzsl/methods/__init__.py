@@ -1,4 +1,4 @@
-"""Zero-shot methods, one file each. `METHODS` maps a name to its class; `register` adds one."""
+"""Zero-shot methods, one file each. `METHODS` maps a name to its class; `register.register` adds one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,4 @@ def __getattr__(name: str) -> Any:
         from fastzsl.methods import method
 
         return getattr(method, name)
-    if name == "register":
-        from fastzsl.methods.register import register
-
-        return register
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

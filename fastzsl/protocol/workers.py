@@ -13,6 +13,7 @@ import torch
 from rich.progress import Progress
 
 from fastzsl.errors import UserError
+from fastzsl.methods.catalogue import load_user_methods
 from fastzsl.protocol.trials import Loader, Trial, TrialTable, run_trial
 
 
@@ -99,7 +100,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    # A trial names its method's class, which may be in a user's file.
+    pool = ProcessPoolExecutor(workers, context, initializer=load_user_methods)
     try:
         yield pool
     finally:
