@@ -53,8 +53,8 @@ class RankingMethod(ScaledMethod):
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("unit", "standard"),
-        "lr": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
-        "epochs": (5, 10, 20, 50),
+        "lr": (3.0, 10.0, 30.0),
+        "epochs": (10, 20, 50),
     }
     full_grid: ClassVar[bool] = True
 
