@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ KERNELS = ("native", "triton")
 
 NAMES = ("auto", "eager", *KERNELS)
 ENVIRONMENT = "FASTZSL_BACKEND"
+_WORTH_A_WARNING = 100_000_000  # multiply-adds: some milliseconds
 
 
 class UnknownBackend(UserError, ValueError):
@@ -128,6 +130,7 @@ def resolve(backend: str, call: Call) -> str:
         for name in KERNELS:
             if not _why_not(name, call) and not kernel_module(name).slower(call):
                 return "eager" if call.transformed else name
+        _warn_if_missing(call)
         return "eager"
     reasons = _why_not(backend, call)
     if reasons:
@@ -145,6 +148,19 @@ def explain(call: Call) -> dict[str, list[str]]:
         if not reasons[name] and call.transformed:
             reasons[name].append("derivatives other than reverse mode are taken of the eager formulas")
     return reasons
+
+
+def _warn_if_missing(call: Call) -> None:
+    """Warn once that `call` would be faster with the native kernels, if it is large and they are not here."""
+    if torch.compiler.is_compiling() or call.device.type != "cpu" or not _missing("native"):
+        return
+    if call.B * call.T * call.C * call.d >= _WORTH_A_WARNING:
+        _warn_once("; ".join(_missing("native")))
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"fastzsl runs plain PyTorch on the CPU: {reason}", RuntimeWarning, stacklevel=5)
 
 
 def _why_not(name: str, call: Call) -> list[str]:

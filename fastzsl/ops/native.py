@@ -51,15 +51,16 @@ def _load() -> tuple[ModuleType | None, tuple[str, ...]]:
 
 
 def _torch_openmp() -> int:
-    """Address of GOMP_parallel in the OpenMP runtime that PyTorch has loaded; 0 if it uses another one."""
-    folder = Path(torch.__file__).parent
-    beside = [*(folder / "lib").glob("libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")]
-    for name in [*map(str, beside), "libgomp.so.1"]:
-        with contextlib.suppress(OSError, AttributeError):
-            runtime = ctypes.CDLL(
-                name, mode=os.RTLD_NOLOAD | os.RTLD_NOW
-            )  # found only if it is loaded already
-            return ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p).value or 0
+    """Address of GOMP_parallel in the OpenMP runtime that PyTorch itself runs on; 0 if that has none.
+
+    The symbol is looked up from PyTorch's own library and what that links, so a libgomp that something else has
+    loaded is never taken for PyTorch's.
+    """
+    for name in (str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"), "libtorch_cpu.so"):
+        with contextlib.suppress(OSError):
+            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)  # only if it is loaded already
+            start = getattr(library, "GOMP_parallel", None)
+            return 0 if start is None else ctypes.cast(start, ctypes.c_void_p).value or 0
     return 0
 
 

@@ -1,5 +1,6 @@
 // Every kernel over many shapes, with buffers of exactly the size they need, against a plain loop in double. Built by
-// test_sanitizers.py with AddressSanitizer + UndefinedBehaviorSanitizer, and with ThreadSanitizer ("threads").
+// test_sanitizers.py with AddressSanitizer + UndefinedBehaviorSanitizer and with ThreadSanitizer ("threads"), and by
+// test_compilers.py with other compilers, also in emulation.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
