@@ -24,6 +24,9 @@ from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
 
+STEPS = 100
+"""L-BFGS steps in whitened features; more change the loss in its third digit."""
+
 
 class ConvexCombination(ScaledModel):
     """A softmax over the seen classes, and their embeddings.
@@ -118,9 +121,9 @@ class ConSE(ScaledMethod):
             classes = problem.num_classes
             penalty = 10.0**self.log_penalty * mean_square(data.features)
             white = whitened(model, problem, context, penalty, curvature=1 / classes)
-            found = fit_softmax(white.features, data.labels, classes, white.penalties)
+            found = fit_softmax(white.features, data.labels, classes, white.penalties, steps=STEPS)
             return LinearSoftmax(found.weight @ white.back, found.bias)
 
-        name = f"softmax, {model.scales}, penalty {self.log_penalty} on {context.device}"
+        name = f"softmax, {model.scaling.how} features, penalty {self.log_penalty} on {context.device}"
         found = problem.cached(name, train)
         model.weight, model.bias, model.seen = found.weight, found.bias, data.descriptions

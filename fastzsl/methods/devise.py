@@ -6,8 +6,9 @@ Frome, Corrado, Shlens, Bengio, Dean, Ranzato and Mikolov, "DeViSE: a deep visua
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -38,6 +39,9 @@ class DeViSE(RankingMethod):
 
     name: ClassVar[str] = "devise"
     label: ClassVar[str] = "DeViSE"
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {**RankingMethod.grid, "lr": (30.0, 100.0, 300.0)}
+
+    lr: float = 100.0
 
     def loss(self, margins: Tensor) -> tuple[Tensor, Tensor]:
         others = margins.shape[1] - 1

@@ -118,7 +118,8 @@ class SynC(ScaledMethod):
             white = whitened(model, problem, context, penalty, curvature)
             return train_classifiers(white, data.labels, self.loss, (distances / model.unit).float())
 
-        name = f"SynC's {self.loss}, {model.scales}, penalty {self.log_penalty} on {context.device}"
+        scales = model.scales if self.loss == "struct" else f"{model.scaling.how} features"
+        name = f"SynC's {self.loss}, {scales}, penalty {self.log_penalty} on {context.device}"
         classifiers = problem.cached(name, train)
         inverse = torch.linalg.pinv(model.similarities(data.descriptions.double()), rtol=SMALLEST)
         model.bases = (inverse @ classifiers.double()).to(classifiers)

@@ -58,8 +58,8 @@ class RankingMethod(ScaledMethod):
     }
     full_grid: ClassVar[bool] = True
 
-    lr: float = 1.0
-    epochs: int = 20
+    lr: float = 10.0
+    epochs: int = 50
     batch_size: int = 64
     margin: float = 1.0
     init_scale: float = 0.0
