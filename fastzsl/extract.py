@@ -15,6 +15,7 @@ from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
 from fastzsl.data.find import Sources, find_dataset
+from fastzsl.data.formats.embeddings import read_attribute_vectors
 from fastzsl.data.formats.hdf5 import dataset_arrays
 from fastzsl.data.formats.xlsa17 import KNOWN, original_attributes
 from fastzsl.errors import UserError
@@ -44,12 +45,16 @@ class Settings:
         images: folder of a benchmark's pictures.
         backbone: efficientnet_lite0 (weights come with pip), any torchvision name, or timm/NAME.
         backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
+        image_size: side of the square images that the backbone gets, in pixels; default: that of its weights. Twice
+            the side gives four times the regions.
         precision: of the backbone's work; bfloat16 is faster where the processor has units for it and changes
             the features by a few per cent.
-        dtype: of the stored features.
+        dtype: of the stored features; the papers' own programs compute with what they read and want float32.
         batch_size: pictures in a step of the backbone.
         device: "cpu", "cuda" or "mps"; default: a GPU if there is one.
         class_embeddings: what is stored as att: "att", "original_att", or a .csv, .npz or .mat file.
+        attribute_vectors: file with a word vector for each attribute, stored as w2v_att, which the papers' own
+            programs read; a .csv, .npz or .mat file as for class_embeddings, with attributes for classes.
         skip_bad_images: leave out pictures of "folder" that cannot be read, instead of stopping.
         data_seed: classes, pictures and splits of "shapes"; split of the seen pictures of "folder".
         distractors: other objects in each picture of "shapes".
@@ -61,11 +66,13 @@ class Settings:
     images: Path | None = None
     backbone: str = "efficientnet_lite0"
     backbone_weights: str | None = None
+    image_size: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     dtype: Literal["float16", "float32"] = "float16"
     batch_size: int = 32
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     class_embeddings: str = "att"
+    attribute_vectors: Path | None = None
     skip_bad_images: bool = False
     data_seed: int = 0
     distractors: int = 2
@@ -91,12 +98,15 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
     console = console or open_console()
     data = find_dataset(Sources(**{k: getattr(settings, k) for k in Sources._fields if hasattr(settings, k)}))
     assert data.images is not None, "every data set of this command has pictures"
-    backbone = load_backbone(settings.backbone, settings.backbone_weights)
+    backbone = load_backbone(settings.backbone, settings.backbone_weights, settings.image_size)
     if settings.precision == "bfloat16":
         backbone.trunk.to(torch.bfloat16)
     original = None
     if settings.dataset in KNOWN and settings.root is not None:
         original = original_attributes(settings.dataset, settings.root)
+    vectors = None
+    if settings.attribute_vectors is not None:
+        vectors = read_attribute_vectors(settings.attribute_vectors, data.attribute_names, data.embedding_dim)
     if partial_path(settings.out).exists():
         console.print(f"going on with {partial_path(settings.out)}", highlight=False)
     with progress_bars(console) as progress:
@@ -118,7 +128,7 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
             fingerprint=data.fingerprint,
             weights=settings.backbone_weights,
             dtype=settings.dtype,
-            arrays=dataset_arrays(data, original),
+            arrays=dataset_arrays(data, original, vectors),
             batch_size=settings.batch_size,
             device=_device(settings.device),
             progress=hear,

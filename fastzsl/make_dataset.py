@@ -29,7 +29,7 @@ from fastzsl.data.make.spreadsheet import read_spreadsheet
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import load_backbone
 from fastzsl.features.extraction import extract_features
-from fastzsl.features.store import load_regions
+from fastzsl.features.opening import load_regions
 
 DESCRIPTION = """Make a data set of your own pictures.
 
@@ -170,7 +170,13 @@ def _gather(settings: Settings, console: Console) -> Material:
 def _named(unseen: tuple[str, ...]) -> list[str]:
     """Class names as given, or the lines of a file."""
     if len(unseen) == 1 and Path(unseen[0]).is_file():
-        return [line.strip() for line in Path(unseen[0]).read_text("utf-8").splitlines() if line.strip()]
+        try:
+            text = Path(unseen[0]).read_text("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(
+                f"--unseen {unseen[0]}: not a text in UTF-8; wanted a class name a line"
+            ) from None
+        return [line.strip() for line in text.splitlines() if line.strip()]
     return list(unseen)
 
 

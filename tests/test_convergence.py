@@ -21,7 +21,7 @@ from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.data.formats.shapes import shapes
 from fastzsl.features.backbones import load_backbone
 from fastzsl.features.extraction import extract_features
-from fastzsl.features.store import load_regions
+from fastzsl.features.opening import load_regions
 from fastzsl.methods.attended.method import Attended
 from fastzsl.methods.context import Context
 from fastzsl.ops import backends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +152,7 @@ def test_bad_and_repeated_pictures_are_named(tmp_path: Path, images: Path) -> No
         ("Bird;a\n", {}, "1 rows; wanted a header"),
         (b"PK\x03\x04rest", {}, "save its sheet as CSV"),
         (b"a,b\n\0\0,1\n", {}, "not a text file"),
+        (SHEET.replace("\n", "\n\n;;;;\n").replace("82,25", "eighty"), {}, 'row 10, column "weight'),
         (SHEET.replace("82,25", "eighty"), {}, 'row 4, column "weight (g)": "eighty"; wanted a number'),
         (SHEET.replace(";no\n", "\n", 1), {}, "row 2: 4 cells; wanted 5"),
         (SHEET.replace("otter", "Starling"), {}, 'rows of "starling" and "Starling" are of one class'),
@@ -201,6 +203,40 @@ def test_an_existing_folder_is_not_touched_and_no_picture_is_read_for_it(
     with pytest.raises(UserError, match="is not empty"):
         make_dataset(_settings(tmp_path, images))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_what_cannot_be_read_as_a_list_or_a_table_is_refused(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "binary").write_bytes(bytes(range(256)))
+    with pytest.raises(
+        UserError, match=r"--unseen .*binary: not a text in UTF-8; wanted a class name a line"
+    ):
+        make_dataset(_settings(tmp_path, images, unseen=(str(tmp_path / "binary"),)))
+    os.mkfifo(tmp_path / "fifo")
+    settings = replace(_settings(tmp_path, images), attributes=tmp_path / "fifo")
+    with pytest.raises(UserError, match="fifo is a FIFO; wanted a CSV table"):
+        make_dataset(settings)
+    os.mkfifo(images / "Otter" / "x.png")
+    with pytest.raises(
+        UserError, match=r"1 of 16 p\w+ cannot be read, first .*x\.png is a FIFO; wanted an image"
+    ):
+        make_dataset(_settings(tmp_path, images))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_current_folder_is_no_place(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match=r"--out \. is the folder in which this program runs"):
+        make_dataset(replace(_settings(tmp_path, images), out=Path(".")))
+
+
+def test_file_names_that_are_not_utf8_are_taken(tmp_path: Path, images: Path) -> None:
+    folder = os.fsencode(images / "Otter")
+    os.rename(os.path.join(folder, b"0.png"), os.path.join(folder, b"caf\xe9.png"))
+    out = make_dataset(_settings(tmp_path, images))
+    assert os.path.exists(os.path.join(os.fsencode(out), b"images", b"Otter", b"caf\xe9.png"))
 
 
 def test_a_place_where_no_data_set_can_be_is_named(tmp_path: Path, images: Path) -> None:

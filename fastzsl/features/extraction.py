@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +13,9 @@ from torch import Tensor
 
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone
+from fastzsl.features.cache import cache_folder
+from fastzsl.features.opening import open_regions
 from fastzsl.features.sources import ImageSource, RegionSource
-from fastzsl.features.store import open_regions
 from fastzsl.features.throughput import in_batches
 from fastzsl.features.writer import FeatureWriter, check_made_by
 from fastzsl.files.hdf5 import read_hdf5
@@ -106,13 +106,6 @@ def weights_name(weights: str | None) -> str:
         raise UserError(f"--backbone-weights: no file {weights}")
     with open(weights, "rb") as file:
         return f"{Path(weights).stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
-
-
-def cache_folder() -> Path:
-    """Where extracted features are kept: FASTZSL_CACHE, or fastzsl in the user's cache folder."""
-    if own := os.environ.get("FASTZSL_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastzsl"
 
 
 def cache_path(fingerprint: str, backbone: Backbone, weights: str | None) -> Path:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from fastzsl.features.backbones import Backbone
 from fastzsl.features.extraction import Progress, extract_features, feature_identity
+from fastzsl.features.opening import load_regions
 from fastzsl.features.sources import ImageSource
-from fastzsl.features.store import load_regions
 from fastzsl.features.writer import FeatureWriter
 
 BATCH = 256

@@ -15,17 +15,20 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastzsl.errors import UserError, first_line
-from fastzsl.features.sources import MemoryRegions, RegionSource
-from fastzsl.files.hdf5 import Maps, read_hdf5
+from fastzsl.errors import UserError
+from fastzsl.files.hdf5 import Maps
 
 IN_MEMORY_BYTES = 512 << 20
 """Feature files up to this size are read whole."""
+
+
+def fits_in_memory(size: int) -> bool:
+    """Whether features of so many bytes are read whole."""
+    return size <= IN_MEMORY_BYTES
 
 
 class FileRegions:
@@ -46,6 +49,10 @@ class FileRegions:
 
     def __len__(self) -> int:
         return self._maps.shape[0]
+
+    def __reduce__(self) -> tuple[type[FileRegions], tuple[Path, Maps, np.ndarray | None]]:
+        """A copy, or another process, opens the file itself: a shared descriptor would be closed twice."""
+        return FileRegions, (self._path, self._maps, self._checksums)
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -90,41 +97,6 @@ class FileRegions:
             self._unchecked[index] = False
 
 
-class LibraryRegions:
-    """Region features that only the HDF5 library can read: compressed, or many pictures a chunk. Slow."""
-
-    def __init__(self, path: Path, maps: Maps) -> None:
-        self.feature_shape = (maps.shape[1], maps.shape[2], maps.shape[3])
-        self._path, self._count = path, maps.shape[0]
-        self._file: h5py.File | None = None
-
-    def __len__(self) -> int:
-        return self._count
-
-    def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Features (B, T, d), float16 as stored or else float32.
-
-        Raises:
-            UserError: the picture's numbers cannot be unpacked, or are NaN or infinite.
-        """
-        wanted = np.asarray(indices, dtype=np.int64)
-        rows, place = np.unique(wanted, return_inverse=True)  # the library reads increasing rows only
-        try:
-            if self._file is None:
-                self._file = h5py.File(self._path, "r")
-            maps = self._file["feature_map"][rows]
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"{self._path}: damaged ({first_line(error)})") from None
-        if maps.dtype != np.float16:
-            maps = maps.astype(np.float32)
-        bad = ~np.isfinite(maps.reshape(len(rows), -1)).all(1)
-        if bad.any():
-            raise UserError(
-                f"{self._path}: the features of picture {rows[bad][0]} have NaN or infinite entries"
-            )
-        return torch.from_numpy(maps[place]).flatten(2).transpose(1, 2)
-
-
 def _finite(row: np.ndarray) -> bool:
     """No NaN or infinity: none has all bits of its exponent set. Faster than `np.isfinite` on float16."""
     exponent = np.uint16(0x7C00) if row.itemsize == 2 else np.uint32(0x7F800000)
@@ -143,46 +115,3 @@ def features_fingerprint(path: Path, maps: Maps | None, checksums: np.ndarray | 
         return f"{status.st_size}-{status.st_mtime_ns}"
     layout = f"{maps.shape} {maps.dtype.str}\n".encode()
     return hashlib.sha256(layout + checksums.tobytes()).hexdigest()[:16]
-
-
-def load_regions(path: Path, count: int | None = None) -> RegionSource:
-    """Open a feature file: in memory if it is small, read batch by batch if not.
-
-    Args:
-        count: the number of pictures that it must have, if known.
-
-    Raises:
-        UserError: not a whole file of feature maps, or one of another number of pictures.
-    """
-    contents = read_hdf5(path, ["checksum"], maps="feature_map")
-    return open_regions(path, contents.maps, contents.arrays.get("checksum"), count)
-
-
-def open_regions(
-    path: Path, maps: Maps | None, checksums: np.ndarray | None, count: int | None = None
-) -> RegionSource:
-    """As `load_regions`, for a file whose layout is known."""
-    if maps is None or len(maps.shape) != 4 or 0 in maps.shape or maps.dtype.kind != "f":
-        found = "nothing" if maps is None else f"{maps.shape} of {maps.dtype}"
-        raise UserError(f"{path}: feature_map is {found}; wanted floating numbers (N, d, h, w)")
-    if count is not None and maps.shape[0] != count:
-        raise UserError(
-            f"{path}: features of {maps.shape[0]} pictures; wanted {count}: a file of another data set?"
-        )
-    if checksums is not None:
-        if checksums.shape != maps.shape[:1] or checksums.dtype != np.uint32:
-            raise UserError(
-                f"{path}: checksum is {checksums.shape} of {checksums.dtype}; wanted ({maps.shape[0]},)"
-            )
-        missing = np.flatnonzero(checksums == 0)
-        if len(missing):
-            raise UserError(
-                f"{path}: {len(missing)} of {maps.shape[0]} pictures are missing, "
-                f"first {missing[:3].tolist()}; the extraction did not end"
-            )
-    if maps.offsets is None or maps.dtype.str not in ("<f2", "<f4"):
-        return LibraryRegions(path, maps)
-    source = FileRegions(path, maps, checksums)
-    if maps.shape[0] * maps.row_bytes <= IN_MEMORY_BYTES:
-        return MemoryRegions(source.feature_maps(np.arange(len(source))))
-    return source

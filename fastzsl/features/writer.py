@@ -24,6 +24,7 @@ import numpy as np
 
 from fastzsl.errors import UserError, first_line
 from fastzsl.features.store import checksum
+from fastzsl.files.atomic import move_into_place
 from fastzsl.files.hdf5 import Maps, read_hdf5
 
 FORMAT = 1
@@ -117,12 +118,7 @@ class FeatureWriter:
         if len(missing):
             raise RuntimeError(f"{len(missing)} pictures were not written, first {missing[:3].tolist()}")
         os.fsync(self._descriptor)
-        os.replace(self._partial, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        move_into_place(self._partial, self.path)
 
     def _lock(self, arrays: Mapping[str, np.ndarray]) -> int | None:
         """The unfinished file, made if there is none, for us alone; None if another writer finished it."""
@@ -216,7 +212,7 @@ def _difference(found: str | None, wanted: str, keys: tuple[str, ...] = KEYS) ->
     try:
         held = json.loads(found or "")
         assert isinstance(held, dict)
-    except (ValueError, AssertionError):
+    except (ValueError, AssertionError, RecursionError):
         return "it was not made by this program"
     own = json.loads(wanted)
     words = {"pictures": "the pictures differ", "arrays": "labels, splits or class embeddings differ"}
@@ -244,8 +240,13 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.shape} {values.dtype} ".encode())
-        digest.update("\0".join(values).encode() if values.dtype == object else values.tobytes())
+        texts = values.dtype == object
+        digest.update(b"\0".join(map(_as_bytes, values)) if texts else values.tobytes())
     return digest.hexdigest()[:12]
+
+
+def _as_bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
 
 
 def _write_all(descriptor: int, view: memoryview, start: int) -> None:

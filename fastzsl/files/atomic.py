@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
+
+_numbers = itertools.count()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary file beside `path`, flush it to the disk, and move it into place.
 
-    Whoever looks finds the old file or the whole new one, also after a crash or on a full disk.
+    Whoever looks finds the old file or the whole new one, also after a crash or on a full disk. Two programs that
+    write the same file have temporary files of their own: the last one to finish wins, and neither mixes with the
+    other.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    _remove_leftovers(path)
+    partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{next(_numbers)}.partial")
     try:
         write(partial)
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        move_into_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def move_into_place(partial: Path, path: Path) -> None:
+    """Rename a file that is on the disk already, and put the new name on the disk too."""
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
@@ -34,3 +47,29 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 
 def write_text_atomically(path: Path, text: str) -> None:
     write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def _host() -> str:
+    return socket.gethostname().partition(".")[0].replace("-", "_")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Temporary files of processes of this machine that were killed."""
+    start = f".{path.name}.{_host()}-"
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if not entry.name.startswith(start) or not entry.name.endswith(".partial"):
+                continue
+            process = entry.name.removeprefix(start).partition("-")[0]
+            if process.isdigit() and not _alive(int(process)):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastzsl.errors import UserError
 from fastzsl.files.sandbox import read_sandboxed
+from fastzsl.files.special import refuse_special
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def read_hdf5(path: Path, arrays: Sequence[str] = (), maps: str | None = None) -
     Raises:
         UserError: no such file; not HDF5, cut short or damaged; with links to other files.
     """
+    refuse_special(path)
     if not path.is_file():
         raise UserError(f"no file {path}")
     reply, found = read_sandboxed("hdf5", path, arrays, maps)

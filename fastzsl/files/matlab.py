@@ -10,6 +10,7 @@ import numpy as np
 from fastzsl.errors import UserError
 from fastzsl.files.hdf5 import read_hdf5
 from fastzsl.files.sandbox import read_sandboxed
+from fastzsl.files.special import refuse_special
 
 
 def read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray | list[str]]:
@@ -25,6 +26,7 @@ def read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray | list[st
     Raises:
         UserError: no such file, cut short, damaged, or a variable of another type.
     """
+    refuse_special(path)
     if not path.is_file():
         raise UserError(f"no file {path}")
     with open(path, "rb") as file:

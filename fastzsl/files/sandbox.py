@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import io
 import json
 import os
@@ -48,6 +49,7 @@ class _Reader:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        self._inherited: list[subprocess.Popen[bytes]] = []
         self._lock = threading.Lock()
 
     def ask(self, request: Mapping[str, object]) -> bytes:
@@ -62,20 +64,42 @@ class _Reader:
                 reply = process.stdout.read(length)
             except (OSError, struct.error):
                 self._process = None
+                _end(process)
                 raise UserError(
-                    f"{request['path']}: the process that reads binary files ended with code {process.wait()}"
+                    f"{request['path']}: the process that reads binary files ended with code {process.returncode}"
                 ) from None
         return reply
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+            if self._process is not None:
+                if self._owner != os.getpid():
+                    self._inherited.append(self._process)  # our parent's: to be left alone
+                else:
+                    _end(self._process)
             script = Path(__file__).with_name("sandboxed_reader.py")
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
             self._owner = os.getpid()
-            atexit.register(self._process.stdin.close)  # type: ignore[union-attr]
+            atexit.register(_end, self._process, os.getpid())
         return self._process
+
+
+def _end(process: subprocess.Popen[bytes], owner: int | None = None) -> None:
+    """Close a process's input, whereupon it ends, and wait for it; in a fork of `owner` do nothing."""
+    if owner not in (None, os.getpid()):
+        return
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    process.stdout.close()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 _reader = _Reader()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastzsl.errors import UserError, first_line
 from fastzsl.files.atomic import write_bytes_atomically
+from fastzsl.files.special import refuse_special
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -21,11 +22,12 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a safetensors file that `save_tensors` wrote.
 
     Raises:
-        UserError: absent, cut short, or with other numbers than were written.
+        UserError: absent, cut short, without a digest, or with other numbers than were written.
     """
+    refuse_special(path)
     if not path.is_file():
         raise UserError(f"no file {path}; wanted the weights of a run")
     try:
@@ -34,7 +36,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             digest = (file.metadata() or {}).get("digest")
     except Exception as error:
         raise UserError(f"{path}: not a whole safetensors file ({first_line(error)})") from None
-    if digest is not None and digest != _digest(tensors):
+    if digest is None:
+        raise UserError(f"{path}: no digest in it; damaged, or not written by this program")
+    if digest != _digest(tensors):
         raise UserError(f"{path}: the weights are not those that were written; the file is damaged")
     return tensors
 

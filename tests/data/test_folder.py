@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import csv
+import os
 import struct
 import zlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from fastzsl.data.formats.folder import image_folder, read_picture
+from fastzsl.data.formats.hdf5 import dataset_arrays, hdf5_dataset
+from fastzsl.data.formats.xlsa17_writer import write_xlsa17
 from fastzsl.errors import UserError
+from fastzsl.features.extraction import extract_features
+from fastzsl.features.opening import load_regions
+from tests.features.feature_files import tiny_backbone
 
 CLASSES = {"ant": "seen", "bee": "seen", "cat": "seen", "dog": "unseen"}
 
@@ -76,6 +83,22 @@ def test_fingerprint_changes_with_a_picture(root: Path) -> None:
     assert image_folder(root).fingerprint != before
 
 
+def test_names_that_are_not_utf8_are_read(root: Path, tmp_path: Path) -> None:
+    folder = os.fsencode(root / "images" / "ant")
+    os.rename(os.path.join(folder, b"0.png"), os.path.join(folder, b"caf\xe9.png"))
+    data = image_folder(root)
+    assert data.images is not None
+    index = next(i for i in range(len(data.labels)) if "caf" in data.images.describe(i))
+    assert data.images.image(index).size == (9, 8)
+    path = tmp_path / "f.h5"
+    extract_features(data.images, tiny_backbone(), path, fingerprint="f", arrays=dataset_arrays(data))
+    assert hdf5_dataset(path).class_names == data.class_names
+    with h5py.File(path) as file:
+        assert file["image_files"][index].endswith(b"caf\xe9.png")
+    write_xlsa17(data.with_regions(load_regions(path)), tmp_path / "xlsa17")
+    assert (tmp_path / "xlsa17" / "res101.mat").is_file()
+
+
 def test_hidden_files_are_passed_over(root: Path) -> None:
     (root / "images" / "ant" / ".DS_Store").write_bytes(b"x")
     (root / "images" / "ant" / "Thumbs.db").write_bytes(b"x")
@@ -102,6 +125,12 @@ def same_name_twice(root: Path) -> None:
     change(root, 2, 0, "ant")
 
 
+def blank_lines_and_a_fault(root: Path) -> None:
+    header, ant, *others = (root / "classes.csv").read_text().splitlines()
+    others[0] = others[0].replace("3", "many", 1)
+    (root / "classes.csv").write_text("\n".join([header, "", ant, "", " ", *others]) + "\n")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -114,6 +143,9 @@ def same_name_twice(root: Path) -> None:
         (lambda r: change(r, 4, 1, "seen"), r'every class has split "seen"; wanted both'),
         (lambda r: change(r, 4, 1, "test"), r'row 5, column split: "test"; wanted "seen" or "unseen"'),
         (lambda r: change(r, 0, 0, "name"), r'the first column is "name"; wanted "class"'),
+        (lambda r: change(r, 0, 3, "legs"), r'2 columns are named "legs"; wanted one'),
+        (lambda r: change(r, 0, 3, ""), r"column 4 has no name in the header"),
+        (blank_lines_and_a_fault, r'row 6, column legs: "many"; wanted a finite number'),
         (same_name_twice, r"class ant stands in 2 rows; wanted one row a class"),
         (lambda r: write_table(r, [row[:-1] if i == 2 else row for i, row in enumerate(rows_of(r))]),
          r"row 3: 3 cells; wanted 4 as in the header"),

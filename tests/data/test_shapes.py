@@ -8,6 +8,7 @@ import torch
 
 from fastzsl.data.formats.drawing import draw_picture
 from fastzsl.data.formats.shapes import shapes
+from fastzsl.errors import UserError
 
 
 def test_sizes_and_splits() -> None:
@@ -62,3 +63,9 @@ def test_objects_do_not_overlap_and_the_mask_is_the_first_one(distractors: int) 
 
 def test_fingerprint_names_seed_and_distractors() -> None:
     assert len({shapes(s, n).fingerprint for s in (0, 1) for n in (1, 2)}) == 4
+
+
+@pytest.mark.parametrize("distractors", [-1, 51, 1_000_000, 2**63])
+def test_more_distractors_than_a_picture_holds_are_refused(distractors: int) -> None:
+    with pytest.raises(UserError, match=f"--distractors is {distractors}; wanted 0 to 50"):
+        shapes(0, distractors)

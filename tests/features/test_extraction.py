@@ -20,7 +20,7 @@ from PIL import Image
 from fastzsl.errors import UserError
 from fastzsl.features import writer as feature_writer
 from fastzsl.features.extraction import extract_features, weights_name
-from fastzsl.features.store import load_regions
+from fastzsl.features.opening import load_regions
 from fastzsl.features.writer import FeatureWriter, partial_path
 from tests.features.feature_files import Noise, tiny_backbone
 

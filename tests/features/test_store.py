@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
 import shutil
 from pathlib import Path
 
@@ -12,9 +15,11 @@ import torch
 
 from fastzsl.errors import UserError
 from fastzsl.features import store as features
+from fastzsl.features.opening import load_regions
 from fastzsl.features.sources import MemoryRegions
-from fastzsl.features.store import FileRegions, LibraryRegions, load_regions
+from fastzsl.features.store import FileRegions
 from fastzsl.features.writer import FeatureWriter
+from fastzsl.files.hdf5 import read_hdf5
 from tests.features.feature_files import write_maps
 
 
@@ -62,9 +67,19 @@ def test_only_small_files_are_read_whole(
     assert isinstance(load_regions(tmp_path / "f.h5"), FileRegions)
 
 
-def test_compressed_files_go_through_the_library(tmp_path: Path, maps: np.ndarray) -> None:
-    write_maps(tmp_path / "f.h5", maps, **LAYOUTS["compressed"])
-    assert isinstance(load_regions(tmp_path / "f.h5"), LibraryRegions)
+def test_a_copy_or_a_pickle_of_a_source_has_its_own_descriptor(
+    tmp_path: Path, maps: np.ndarray, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(features, "IN_MEMORY_BYTES", 0)
+    write_maps(tmp_path / "f.h5", maps, **LAYOUTS["a chunk a picture"])
+    source = load_regions(tmp_path / "f.h5")
+    for other in (copy.copy(source), copy.deepcopy(source), pickle.loads(pickle.dumps(source))):
+        assert torch.equal(other.regions([1, 3]), source.regions([1, 3]))
+        del other
+        gc.collect()
+        with open(tmp_path / "next", "wb") as file:  # takes the lowest free number
+            assert torch.equal(source.regions([0]), torch.from_numpy(maps[:1]).flatten(2).transpose(1, 2))
+            file.write(b"x")
 
 
 def test_every_cut_is_found(tmp_path: Path, maps: np.ndarray) -> None:
@@ -189,7 +204,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             writer.write(np.array([index]), row)
         writer.finish()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    contents = features.read_hdf5(path, ["checksum"], maps="feature_map")
+    contents = read_hdf5(path, ["checksum"], maps="feature_map")
     assert contents.maps is not None
     source = FileRegions(path, contents.maps, contents.arrays["checksum"])
     for batch in torch.randperm(shape[0], generator=torch.Generator().manual_seed(0)).split(64):

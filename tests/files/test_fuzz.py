@@ -36,7 +36,8 @@ from fastzsl.data.formats.hdf5 import hdf5_dataset
 from fastzsl.data.formats.xlsa17 import Known, read_published
 from fastzsl.data.make.spreadsheet import read_spreadsheet
 from fastzsl.errors import UserError
-from fastzsl.features.store import checksum, load_regions
+from fastzsl.features.opening import load_regions
+from fastzsl.features.store import checksum
 from fastzsl.features.writer import FeatureWriter
 from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.prediction.classes import OwnClasses

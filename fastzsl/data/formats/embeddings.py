@@ -32,6 +32,13 @@ def read_embeddings(path: Path, class_names: Sequence[str]) -> tuple[Tensor, tup
     Raises:
         UserError: not such a file, a class that it lacks, or numbers that are not finite.
     """
+    names, values, columns = _read_rows(path)
+    rows = [names.index(found) for found in match_names(path, list(names), class_names)]
+    return check_embeddings(path, values[rows], class_names), columns
+
+
+def _read_rows(path: Path) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
+    """Names of the rows, numbers, and names of the columns, if the file has any."""
     columns: tuple[str, ...] = ()
     if path.suffix == ".csv":
         names, _, attributes, table = read_classes(path)
@@ -44,8 +51,26 @@ def read_embeddings(path: Path, class_names: Sequence[str]) -> tuple[Tensor, tup
         raise UserError(f"--class-embeddings {path}: wanted att, original_att, or a .csv, .npz or .mat file")
     if values.ndim != 2 or len(values) != len(names) or values.dtype.kind not in "uif" or not values.size:
         raise UserError(f"{path}: embeddings {values.shape} for {len(names)} classes; wanted a row a class")
-    rows = [names.index(found) for found in match_names(path, list(names), class_names)]
-    return check_embeddings(path, values[rows], class_names), columns
+    return list(names), values, columns
+
+
+def read_attribute_vectors(path: Path, attribute_names: Sequence[str], count: int) -> np.ndarray:
+    """Word vectors of the attributes, (m, k) float32, from a file as for `read_embeddings` with attributes for classes.
+
+    Args:
+        path: the file.
+        attribute_names: m names; empty where they are not known, then the file's rows are taken in their order.
+        count: m.
+
+    Raises:
+        UserError: not such a file, an attribute that it lacks, or another number of rows.
+    """
+    if attribute_names:
+        return read_embeddings(path, attribute_names)[0].numpy()
+    names, values, _ = _read_rows(path)
+    if len(names) != count:
+        raise UserError(f"{path}: {len(names)} vectors; the data set has {count} attributes")
+    return check_embeddings(path, values, names).numpy()
 
 
 def check_embeddings(path: Path, values: np.ndarray, class_names: Sequence[str]) -> Tensor:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
 from fastzsl.errors import UserError, first_line, nearest
+from fastzsl.files.special import refuse_special, special_kind
 
 NOT_PICTURES = frozenset({"thumbs.db", "desktop.ini"})
 """What desktops leave in folders of pictures; hidden files are passed over too."""
@@ -50,12 +51,23 @@ class FolderImages:
         return str(self.paths[index])
 
 
+def is_image_file(path: Path) -> bool:
+    """Whether a path in a folder of images has to be an image: neither hidden, nor a folder, nor what desktops leave.
+
+    A FIFO, a socket or a device has to be one too, so that whoever reads it tells that it is none.
+    """
+    if path.name.startswith(".") or path.name.lower() in NOT_PICTURES:
+        return False
+    return path.is_file() or bool(special_kind(path))
+
+
 def read_picture(path: Path) -> Image.Image:
     """Decode one picture to RGB.
 
     Raises:
         UserError: not a picture, truncated, or a decompression bomb; the file is named.
     """
+    refuse_special(path, "an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -137,24 +149,32 @@ def read_classes(table: Path) -> tuple[list[str], list[str], list[str], torch.Te
 
     `split` may be missing; then every class counts as unseen.
     """
+    refuse_special(table, "a table")
     if not table.is_file():
         raise UserError(f"no file {table}; wanted a table with columns class,split,<attribute>...")
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+            lines = [
+                (line, row) for line, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table}: not a CSV table in UTF-8 ({error})") from None
-    if not rows:
+    if not lines:
         raise UserError(f"{table}: the table is empty; wanted columns class,split,<attribute>...")
-    header = [cell.strip() for cell in rows[0]]
+    header = [cell.strip() for cell in lines[0][1]]
     if header[0] != "class":
         raise UserError(f'{table}: the first column is "{header[0]}"; wanted "class"')
     first = 2 if len(header) > 1 and header[1] == "split" else 1
     attributes = header[first:]
     if not attributes:
         raise UserError(f"{table}: no attribute columns after {','.join(header)}")
+    for column, title in enumerate(header, start=1):
+        if not title:
+            raise UserError(f"{table}: column {column} has no name in the header")
+        if header.count(title) > 1:
+            raise UserError(f'{table}: {header.count(title)} columns are named "{title}"; wanted one')
     names, splits, values = [], [], []
-    for line, row in enumerate(rows[1:], start=2):
+    for line, row in lines[1:]:
         if len(row) != len(header):
             raise UserError(f"{table}, row {line}: {len(row)} cells; wanted {len(header)} as in the header")
         names.append(row[0].strip())
@@ -202,7 +222,7 @@ def _list_pictures(folder: Path, table: Path, names: list[str]) -> tuple[list[Pa
     for label, name in enumerate(names):
         own = sorted(
             p for p in (folder / name).iterdir()
-            if p.is_file() and not p.name.startswith(".") and p.name.lower() not in NOT_PICTURES
+            if is_image_file(p)
         )  # fmt: skip
         paths += own
         labels += [label] * len(own)

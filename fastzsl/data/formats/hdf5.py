@@ -7,6 +7,7 @@ too.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import h5py
@@ -17,7 +18,8 @@ from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.data.formats.embeddings import check_embeddings
 from fastzsl.data.formats.splits import PARTS, check_split, whole_numbers
 from fastzsl.errors import UserError
-from fastzsl.features.store import features_fingerprint, open_regions
+from fastzsl.features.opening import open_regions
+from fastzsl.features.store import features_fingerprint
 from fastzsl.files.hdf5 import read_hdf5
 
 MOST_CLASSES = 1_000_000
@@ -55,6 +57,9 @@ def hdf5_dataset(path: Path, class_embeddings: str = "att") -> ZeroShotDataset:
             f"{path}: {len(class_names)} class names and {len(attributes)} attribute names for "
             f"{class_embeddings} of shape {rows.shape}"
         )
+    if len(set(attributes)) != len(attributes):
+        twice = next(name for name in attributes if attributes.count(name) > 1)
+        raise UserError(f'{path}: {attributes.count(twice)} attributes are named "{twice}"; wanted one')
     parts = {n: whole_numbers(path, n, contents.arrays.get(n), 0, len(labels)) for n in PARTS}
     split = check_split(path, parts, labels, class_names)
     return ZeroShotDataset(
@@ -73,11 +78,15 @@ def hdf5_dataset(path: Path, class_embeddings: str = "att") -> ZeroShotDataset:
     )
 
 
-def dataset_arrays(data: ZeroShotDataset, original: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def dataset_arrays(
+    data: ZeroShotDataset, original: np.ndarray | None = None, attribute_vectors: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """The arrays of such a file, all but `feature_map`.
 
     Args:
         original: (C, m) class embeddings before any scaling; `class_embeddings` itself by default.
+        attribute_vectors: (m, k) a word vector for each attribute, `w2v_att`, which the dense-attention papers' own
+            programs read.
     """
     text = h5py.string_dtype()
     att = data.class_embeddings.numpy()
@@ -90,9 +99,11 @@ def dataset_arrays(data: ZeroShotDataset, original: np.ndarray | None = None) ->
         "original_att": att if original is None else original,
         "allclasses_names": np.array(data.class_names, dtype=text),
     }
+    if attribute_vectors is not None:
+        arrays["w2v_att"] = attribute_vectors.astype(np.float32)
     if data.attribute_names:
         arrays["attribute_names"] = np.array(data.attribute_names, dtype=text)
     if data.images is not None:
-        files = [data.images.describe(i) for i in data.picture_ids.tolist()]
+        files = [os.fsencode(data.images.describe(i)) for i in data.picture_ids.tolist()]  # in any encoding
         arrays["image_files"] = np.array(files, dtype=text)
     return arrays

@@ -13,7 +13,10 @@ from PIL import Image
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
 from fastzsl.data.formats import drawing
 from fastzsl.data.formats.drawing import COLOURS, SHAPES, TEXTURES, Combination, draw_picture
+from fastzsl.errors import UserError
 
+MOST_DISTRACTORS = 50
+"""More would be dots."""
 CLASSES, UNSEEN, PICTURES, TEST_SEEN_SHARE = 40, 10, 40, 0.2
 
 
@@ -50,8 +53,13 @@ def shapes(seed: int = 0, distractors: int = 2) -> ZeroShotDataset:
 
     Args:
         seed: decides classes, split and pictures.
-        distractors: other objects in each picture, 0 or more.
+        distractors: other objects in each picture, 0 to 50.
+
+    Raises:
+        UserError: another number of distractors.
     """
+    if not 0 <= distractors <= MOST_DISTRACTORS:
+        raise UserError(f"--distractors is {distractors}; wanted 0 to {MOST_DISTRACTORS}")
     rng = np.random.default_rng(seed)
     combinations = list(itertools.product(range(len(SHAPES)), range(len(COLOURS)), range(len(TEXTURES))))
     chosen, unseen = _choose_classes(combinations, rng)

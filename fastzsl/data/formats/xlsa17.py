@@ -21,8 +21,9 @@ from fastzsl.data.formats.embeddings import check_embeddings, plain_name
 from fastzsl.data.formats.folder import FolderImages, fingerprint
 from fastzsl.data.formats.splits import PARTS, Split, check_split, whole_numbers
 from fastzsl.errors import UserError
+from fastzsl.features.opening import open_regions
 from fastzsl.features.sources import MemoryRegions, RegionSource
-from fastzsl.features.store import features_fingerprint, open_regions
+from fastzsl.features.store import features_fingerprint
 from fastzsl.files.hdf5 import read_hdf5
 from fastzsl.files.matlab import read_mat
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def write_xlsa17(data: ZeroShotDataset, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ids = data.picture_ids.split(BATCH)
     features = np.concatenate([data.regions.regions(batch).float().mean(1).numpy() for batch in ids])
-    files = [data.images.describe(i) for i in data.picture_ids.tolist()]
+    names = [data.images.describe(i) for i in data.picture_ids.tolist()]
+    files = [os.fsencode(name).decode("utf-8", "replace") for name in names]
     scipy.io.savemat(
         folder / "res101.mat",
         {

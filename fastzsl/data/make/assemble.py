@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fastzsl.data.formats.embeddings import plain_name
-from fastzsl.data.formats.folder import NOT_PICTURES, read_picture
+from fastzsl.data.formats.folder import is_image_file, read_picture
 from fastzsl.data.make.spreadsheet import Spreadsheet
 from fastzsl.errors import UserError, nearest
 from fastzsl.features.extraction import Progress
@@ -106,7 +106,7 @@ def list_pictures(
     listed = [
         sorted(
             p for p in folder.iterdir()
-            if p.is_file() and p.name[0] != "." and p.name.lower() not in NOT_PICTURES
+            if is_image_file(p)
         )
         for folder in folders
     ]  # fmt: skip
@@ -176,6 +176,10 @@ def check_place(root: Path, images: Path) -> None:
     """Raise `UserError` unless a data set can be made in `root`: nothing is there, and it is no class's folder."""
     if root.is_file():
         raise UserError(f"--out {root} is a file; wanted a folder to make")
+    if root.exists() and Path.cwd().is_relative_to(root.resolve()):
+        raise UserError(
+            f"--out {root} is the folder in which this program runs; wanted the name of a folder to make"
+        )
     if root.exists() and any(root.iterdir()):
         raise UserError(f"--out {root} is not empty; choose another, or remove it")
     if root.resolve().is_relative_to(images.resolve()):
@@ -199,7 +203,9 @@ def write_image_folder(material: Material, root: Path, copy: bool) -> None:
                     shutil.copy2(picture, folder / picture.name)
                 else:
                     (folder / picture.name).symlink_to(picture.resolve())
-        with open(partial / "classes.csv", "w", newline="", encoding="utf-8") as file:
+        with open(
+            partial / "classes.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
             writer = csv.writer(file)
             writer.writerow(["class", "split", *material.attributes])
             for name, unseen, row in zip(material.names, material.unseen, material.values):

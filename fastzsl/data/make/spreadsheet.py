@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from fastzsl.data.formats.embeddings import plain_name
 from fastzsl.errors import UserError, nearest
+from fastzsl.files.special import refuse_special
 
 CLASS_HEADERS = ("class", "class name", "classname", "name", "label", "category", "species", "object")
 SPLIT_HEADERS = ("split", "set", "subset", "partition")
@@ -79,9 +81,9 @@ def read_spreadsheet(
     )
     of_split = header.index(split_column) if split_column else _split_column(header, rows)
     names = [row[of_class].strip() for row in rows]
-    for line, name in enumerate(names, start=2):
+    for row, name in zip(rows, names):
         if not name:
-            raise UserError(f'{path}, row {line}, column "{header[of_class]}": no class name')
+            raise UserError(f'{path}, row {row.line}, column "{header[of_class]}": no class name')
     splits = None if of_split is None else _splits(path, header, rows, of_split)
     attributes, columns, dropped = [], [], []
     for column, title in enumerate(header):
@@ -91,10 +93,10 @@ def read_spreadsheet(
         if all(number is None or math.isnan(number) for number in numbers):
             dropped.append(title)  # words, or nothing at all
             continue
-        for line, number in enumerate(numbers, start=2):
+        for row, number in zip(rows, numbers):
             if number is None:
                 raise UserError(
-                    f'{path}, row {line}, column "{title}": "{rows[line - 2][column].strip()}"; wanted a number '
+                    f'{path}, row {row.line}, column "{title}": "{row[column].strip()}"; wanted a number '
                     f"as in the column's other rows (or --leave-out {title!r})"
                 )
         attributes.append(title)
@@ -107,8 +109,21 @@ def read_spreadsheet(
     )  # fmt: skip
 
 
-def _cells(path: Path) -> tuple[list[str], list[list[str]], bool]:
+class Row(list[str]):
+    """The cells of one row.
+
+    Attributes:
+        line: its number in the file, as a spreadsheet counts rows; empty ones count.
+    """
+
+    def __init__(self, line: int, cells: list[str]) -> None:
+        super().__init__(cells)
+        self.line = line
+
+
+def _cells(path: Path) -> tuple[list[str], list[Row], bool]:
     """Header, rows of as many cells, and whether a comma may be a decimal one."""
+    refuse_special(path, "a CSV table of class attributes")
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -120,17 +135,19 @@ def _cells(path: Path) -> tuple[list[str], list[list[str]], bool]:
     text = _decode(raw)
     if "\0" in text:
         raise UserError(f"{path}: not a text file; wanted a CSV table of class attributes")
-    lines = text.splitlines()
-    if not lines:
+    first = next((line for line in text.splitlines() if line.strip()), None)
+    if first is None:
         raise UserError(f"{path}: the table is empty")
-    delimiter = max(",;\t|", key=lambda mark: len(next(csv.reader([lines[0]], delimiter=mark), [])))
+    # csv.Sniffer takes a letter for the delimiter of a table with one column, and fails on many a table with words.
+    delimiter = max(",;\t|", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     try:
-        rows = [r for r in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in r)]
+        numbered = enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), start=1)
+        rows = [(line, row) for line, row in numbered if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise UserError(f"{path}: not a CSV table ({error})") from None
     if len(rows) < 2:
         raise UserError(f"{path}: {len(rows)} rows; wanted a header and a row a class")
-    header = [cell.strip() for cell in rows[0]]
+    header = [cell.strip() for cell in rows[0][1]]
     while header and not header[-1]:
         header.pop()  # spreadsheets leave empty columns at the end
     for title in header:
@@ -138,10 +155,10 @@ def _cells(path: Path) -> tuple[list[str], list[list[str]], bool]:
             raise UserError(f"{path}: column {header.index(title) + 1} has no name in the first row")
         if header.count(title) > 1:
             raise UserError(f'{path}: {header.count(title)} columns are named "{title}"')
-    for line, row in enumerate(rows[1:], start=2):
+    for line, row in rows[1:]:
         if len(row) < len(header) or any(cell.strip() for cell in row[len(header) :]):
             raise UserError(f"{path}, row {line}: {len(row)} cells; wanted {len(header)} as in the first row")
-    return header, [row[: len(header)] for row in rows[1:]], delimiter != ","
+    return header, [Row(line, row[: len(header)]) for line, row in rows[1:]], delimiter != ","
 
 
 def _decode(raw: bytes) -> str:
@@ -153,7 +170,7 @@ def _decode(raw: bytes) -> str:
         return raw.decode("cp1252", errors="replace")  # what Excel writes where nobody asks for UTF-8
 
 
-def _class_column(path: Path, header: list[str], rows: list[list[str]], known: Sequence[str]) -> int:
+def _class_column(path: Path, header: list[str], rows: list[Row], known: Sequence[str]) -> int:
     """The column that names most folders; without any match, the one with a usual header."""
     wanted = {plain_name(name) for name in known}
     hits = [len({plain_name(row[i]) for row in rows} & wanted) for i in range(len(header))]
@@ -165,20 +182,20 @@ def _class_column(path: Path, header: list[str], rows: list[list[str]], known: S
     raise UserError(f"{path}: no column has the names of the picture folders; name it with --class-column")
 
 
-def _split_column(header: list[str], rows: list[list[str]]) -> int | None:
+def _split_column(header: list[str], rows: list[Row]) -> int | None:
     for i, title in enumerate(header):
         if plain_name(title) in SPLIT_HEADERS and all(plain_name(row[i]) in SPLITS for row in rows):
             return i
     return None
 
 
-def _splits(path: Path, header: list[str], rows: list[list[str]], column: int) -> list[str]:
+def _splits(path: Path, header: list[str], rows: list[Row], column: int) -> list[str]:
     found = []
-    for line, row in enumerate(rows, start=2):
+    for row in rows:
         word = plain_name(row[column])
         if word not in SPLITS:
             raise UserError(
-                f'{path}, row {line}, column "{header[column]}": "{row[column].strip()}"; wanted seen or unseen'
+                f'{path}, row {row.line}, column "{header[column]}": "{row[column].strip()}"; wanted seen or unseen'
             )
         found.append(SPLITS[word])
     return found
