@@ -8,7 +8,7 @@ import platform
 
 import torch
 
-from fastzsl.features.extraction import cache_folder
+from fastzsl.features.cache import cache_folder
 from fastzsl.ops import backends
 
 COSTS = {
