@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
 from fastzsl.ops import eager, kernel_ops
 from fastzsl.ops.autograd import AttendedScores, DenseAttention
-from fastzsl.ops.checks import cast_for_autocast, check_attention, check_scores
-from fastzsl.ops.dispatch import Call, kernel_module, resolve
-from fastzsl.ops.planner import needed_gradients, plan_scores
-from fastzsl.ops.transforms import is_transformed
+from fastzsl.ops.checks import cast_for_autocast
+from fastzsl.ops.choice import choose
 
 
 @overload
@@ -67,13 +64,9 @@ def dense_attention(
     >>> dense_attention(torch.zeros(2, 49, 64), torch.zeros(10, 64)).shape
     torch.Size([2, 10, 64])
     """
-    regions, queries = cast_for_autocast(regions, queries)  # type: ignore[assignment]
-    check_attention(regions, queries, scale)
-    needs_grad = bool(needed_gradients(regions, queries)) or _needs_grad(scale)
-    (B, T, d), C = regions.shape, queries.shape[0]
-    transformed = is_transformed(regions, queries, scale)
-    call = Call("dense_attention", regions.device, regions.dtype, B, T, C, d, 0, "", needs_grad, transformed)
-    name = resolve(backend, call)
+    tensors = cast_for_autocast(regions, queries)
+    name, _, needs_grad = choose("dense_attention", tensors, scale, "", backend)
+    regions, queries = tensors  # type: ignore[assignment]
     if name == "eager":
         return eager.dense_attention(
             regions, queries, scale=_number(scale), return_attention=return_attention
@@ -129,32 +122,16 @@ def attended_scores(
     torch.Size([2, 10])
     """
     inputs = cast_for_autocast(regions, queries, decoder_weight, decoder_bias, class_embeddings)
-    check_scores(*inputs, similarity, scale)  # type: ignore[arg-type, call-arg]
-    regions, queries, decoder_weight, decoder_bias, class_embeddings = inputs  # type: ignore[assignment]
-    gradients = needed_gradients(*inputs)
-    if _needs_grad(scale) and "queries" not in gradients:
-        gradients += ("queries",)
-    (B, T, d), (C, m) = regions.shape, class_embeddings.shape
-    call = Call(
-        "attended_scores", regions.device, regions.dtype, B, T, C, d, m, similarity, bool(gradients),
-        is_transformed(*inputs, scale),
-    )  # fmt: skip
-    name = resolve(backend, call)
+    name, order, needs_grad = choose("attended_scores", inputs, scale, similarity, backend)
     if name == "eager":
-        return eager.attended_scores(*inputs, similarity=similarity, scale=_number(scale))  # type: ignore[arg-type]
-    kernels = kernel_module(name)
-    order = plan_scores(
-        B, T, C, d, m, similarity, kernels.ORDERS[similarity], gradients, kernels.REMAKES_DECODED
-    ).order
+        scale = _number(scale)
+        return eager.attended_scores(*inputs, similarity=similarity, scale=scale, order=order)  # type: ignore[arg-type]
+    regions, queries, decoder_weight, decoder_bias, class_embeddings = inputs  # type: ignore[assignment]
     queries, factor = _take_in(queries, scale)
     tensors = (regions, queries, decoder_weight, decoder_bias, class_embeddings)
-    if gradients:
+    if needs_grad:
         return AttendedScores.apply(*tensors, similarity, factor, order, name)
     return kernel_ops.run(kernel_ops.scores_forward, name, tensors, similarity, factor, order, False)[0]
-
-
-def _needs_grad(scale: float | Tensor) -> bool:
-    return isinstance(scale, Tensor) and scale.requires_grad and torch.is_grad_enabled()
 
 
 def _number(scale: float | Tensor) -> float | Tensor:

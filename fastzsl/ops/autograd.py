@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastzsl.ops import eager, kernel_ops
-from fastzsl.ops.transforms import is_transformed
+from fastzsl.ops.transforms import is_batch_of_gradients, is_transformed
 
 
 class DenseAttention(torch.autograd.Function):
@@ -37,7 +37,7 @@ class DenseAttention(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         regions, queries, attention = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:2])
-        if torch.is_grad_enabled() or is_transformed(grad_attended, grad_attention):
+        if _by_formulas(grad_attended, grad_attention):
             return (
                 *_differentiable_attention(ctx, regions, queries, grad_attended, grad_attention),
                 None,
@@ -81,11 +81,15 @@ class AttendedScores(torch.autograd.Function):
     def backward(ctx: Any, grad_scores: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, attention, values = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:5])
-        if torch.is_grad_enabled() or is_transformed(grad_scores):
+        if _by_formulas(grad_scores):
             return *_differentiable_scores(ctx, inputs, grad_scores), None, None, None, None
         tensors = (grad_scores, *inputs, attention, values)
         grads = kernel_ops.run(kernel_ops.scores_backward, ctx.backend, tensors, *ctx.settings, needs)
         return *(grad if need else None for grad, need in zip(grads, needs)), None, None, None, None
+
+
+def _by_formulas(*grads: Tensor | None) -> bool:
+    return torch.is_grad_enabled() or is_transformed(*grads) or is_batch_of_gradients(*grads)
 
 
 def _differentiable_attention(

@@ -21,6 +21,11 @@ def check_attention(regions: Tensor, queries: Tensor, scale: float | Tensor) -> 
         raise ValueError("regions has d=0; wanted features of at least one number")
     if queries.shape[1] != d:
         raise ValueError(f"queries has d={queries.shape[1]} but regions has d={d}")
+    check_scale(scale)
+
+
+def check_scale(scale: float | Tensor) -> None:
+    """Raise ValueError unless it is a finite number or a tensor of one number."""
     if isinstance(scale, Tensor):
         if scale.numel() != 1:
             raise ValueError(
@@ -78,7 +83,9 @@ def cast_for_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """Under `torch.autocast`, cast to its dtype as a matrix product would; float64 is left alone."""
     first = tensors[0]
     device = first.device.type if isinstance(first, Tensor) else "cpu"
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if device not in ("cpu", "cuda") and not torch.amp.is_autocast_available(device):
+        return tensors  # meta, for one
+    if not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(

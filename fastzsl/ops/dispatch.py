@@ -104,7 +104,7 @@ def check_backend(backend: str = "auto") -> None:
 def _known(backend: str) -> str:
     """The name, or for "auto" that in FASTZSL_BACKEND, if it is one of `NAMES`."""
     source = "backend"
-    if backend == "auto" and (default := _default()):
+    if backend == "auto" and (default := default_backend()):
         source, backend = ENVIRONMENT, default
     if backend not in NAMES:
         did_you_mean = nearest(str(backend), list(NAMES))
@@ -127,9 +127,13 @@ def resolve(backend: str, call: Call) -> str:
     if backend == "eager":
         return "eager"
     if backend == "auto":
+        if call.transformed:
+            return "eager"
         for name in KERNELS:
-            if not _why_not(name, call) and not kernel_module(name).slower(call):
-                return "eager" if call.transformed else name
+            if not _missing(name):
+                kernels = kernel_module(name)
+                if not kernels.refuses(call) and not kernels.slower(call):
+                    return name
         _warn_if_missing(call)
         return "eager"
     reasons = _why_not(backend, call)
@@ -160,7 +164,7 @@ def _warn_if_missing(call: Call) -> None:
 
 @functools.cache
 def _warn_once(reason: str) -> None:
-    warnings.warn(f"fastzsl runs plain PyTorch on the CPU: {reason}", RuntimeWarning, stacklevel=5)
+    warnings.warn(f"fastzsl runs plain PyTorch on the CPU: {reason}", RuntimeWarning, stacklevel=7)
 
 
 def _why_not(name: str, call: Call) -> list[str]:
@@ -179,5 +183,6 @@ def _missing_once(name: str) -> tuple[str, ...]:
 
 
 @torch.compiler.assume_constant_result
-def _default() -> str:
+def default_backend() -> str:
+    """What FASTZSL_BACKEND names; empty if nothing."""
     return os.environ.get(ENVIRONMENT, "")

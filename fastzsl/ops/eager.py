@@ -12,8 +12,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
     "dot": ("attend", "project", "prototype"),
     "cosine": ("attend", "project"),
 }
-"""Not "prototype" for the cosine: its lengths lose their digits where decoded regions cancel, and to find and mend
-those few lengths takes a branch on data, which torch.compile, vmap and meta tensors do not allow."""
+REMAKES_DECODED = False  # autograd keeps them: see `planner.score_costs`
 
 _EPS = 1e-12  # F.normalize's clamp
 

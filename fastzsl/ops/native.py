@@ -86,15 +86,22 @@ def refuses(call: Call) -> list[str]:
 def slower(call: Call) -> str | None:
     """Why "auto" should pass the native kernels over for `call`; None if it should not.
 
-    The borders are those of the crossover table in bench/RESULTS.md. With few classes, or one small image scored by
-    dot product, the time goes into the call itself and into products that share nothing.
+    The borders are those of the crossover tables in bench/results, and of small calls on a processor without
+    AVX-512. With few classes the time goes into reading the regions, which PyTorch does as well; with one image and
+    many classes scored by dot product, into packing what no second image shares.
     """
-    if call.op == "dense_attention" and call.C * call.d < 4000:
-        return f"plain PyTorch is as fast for {call.C} classes of size {call.d}"
-    if call.op == "attended_scores" and call.similarity == "dot" and (call.C <= 16 or call.B * call.T <= 64):
-        return f"plain PyTorch is as fast for {call.C} classes and {call.B} x {call.T} regions scored by dot product"
-    if call.op == "attended_scores" and call.similarity == "cosine" and call.C <= 4:
-        return f"plain PyTorch is as fast for {call.C} classes"
+    B, T, C, d = call.B, call.T, call.C, call.d
+    if B * T <= 64:
+        slow = 1024 * C <= d or (call.similarity == "dot" and C * d >= 100_000)
+    elif call.op == "dense_attention":
+        slow = C <= 4 or C * d < 4000
+    elif call.similarity == "dot":
+        slow = C <= 16 and B * T * C * d > 2_000_000
+    else:
+        slow = C <= 4
+    if slow:
+        how = f" scored by {call.similarity}" if call.similarity else ""
+        return f"plain PyTorch is as fast for {B} x {T} regions and {C} classes of size {d}{how}"
     return None
 
 

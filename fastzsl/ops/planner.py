@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 ORDERS = ("attend", "project", "prototype")
+"""Of the dot product; the cosine has the first two. It would need the lengths of e from the Gram matrix of the
+decoded regions, which lose their digits, and the gradient of W twice as many, where decoded regions cancel."""
 INPUTS = ("regions", "queries", "decoder_weight", "decoder_bias", "class_embeddings")
 """The tensor arguments of `attended_scores`, by which `gradients` names those that need a gradient."""
 
@@ -44,16 +46,15 @@ def score_costs(
     - attend: build X~ (TCd for the logits, TCd for pooling), then decode each class's feature (Cdm).
     - project: decode the regions once, V = X W^T (Tdm), and pool in the space of the embeddings. For dot
       u = k·v (TCm) is pooled; cosine needs e = A V (TCm) and its length.
-    - prototype: move the embeddings to the feature space once a batch, P = K W (Cmd), so that u = P X^T
-      (TCd). Cosine adds the lengths from the Gram matrix G of V: Tdm + T²m + T²C.
+    - prototype, for dot: move the embeddings to the feature space once a batch, P = K W (Cmd), so that
+      u = P X^T (TCd).
 
     Backward, every product has the size of its forward one, once for each factor that needs a gradient:
 
     - attend: dX~ = dE W for what lies before it, dW = dE^T X~, dA = dX~ X^T, and A^T dX~ for the regions.
     - project: dA = dE V^T, dV = A^T dE, then dX = dV W, dW = dV^T X. For dot dA is elementwise, and the
       embeddings take a product with V.
-    - prototype: dX += dU^T P, dP = dU X, dW = K^T dP, dK = dP W^T. Cosine adds A G and A^T A (T²C each), the
-      latter times V (T²m), and V's way to X and W.
+    - prototype: dX += dU^T P, dP = dU X, dW = K^T dP, dK = dP W^T.
     - all: dH = dS X and dX += dS^T H from the gradient of the logits.
 
     Args:
@@ -63,7 +64,7 @@ def score_costs(
         remakes: the backend makes decoded features again in its backward pass instead of keeping them.
 
     Returns:
-        multiply-adds of a whole batch for each of `ORDERS`.
+        multiply-adds of a whole batch for each of `ORDERS` that the similarity has.
 
     >>> score_costs(1, 49, 200, 2048, 312, "dot")["project"]
     54437824
@@ -74,7 +75,6 @@ def score_costs(
     prototype = C * m * d + B * 2 * T * C * d
     if cosine:
         project += B * 2 * C * m
-        prototype += B * (T * d * m + T * T * m + T * T * C)
     if gradients:
         regions, queries = "regions" in gradients, "queries" in gradients
         weight, classes = "decoder_weight" in gradients, "class_embeddings" in gradients
@@ -90,8 +90,8 @@ def score_costs(
         to_prototypes = weight or classes
         prototype += B * (through_logits + (regions + to_prototypes) * T * C * d)
         prototype += (weight + classes + (regions and remakes)) * C * m * d
-        if cosine:
-            prototype += B * (through_values + (1 + values) * T * T * C + values * T * T * m)
+    if cosine:
+        return {"attend": attend, "project": project}
     return {"attend": attend, "project": project, "prototype": prototype}
 
 
@@ -102,7 +102,7 @@ def plan_scores(
     d: int,
     m: int,
     similarity: str = "cosine",
-    orders: Sequence[str] = ORDERS,
+    orders: Sequence[str] | None = None,
     gradients: Collection[str] = (),
     remakes: bool = False,
 ) -> Plan:
@@ -111,7 +111,7 @@ def plan_scores(
     Args:
         B, T, C, d, m: images, regions, classes, feature size, embedding size.
         similarity: "cosine" or "dot".
-        orders: the orders that the caller can compute; ties go to the earlier one.
+        orders: the orders that the caller can compute, None for all; ties go to the earlier one.
         gradients, remakes: as in `score_costs`.
 
     >>> plan_scores(32, 49, 200, 2048, 312, "dot").order
@@ -126,6 +126,7 @@ def plan_scores(
     'project'
     """
     costs = score_costs(B, T, C, d, m, similarity, gradients, remakes)
+    orders = orders or tuple(costs)
     considered = {order: costs[order] for order in orders}
     cheapest = orders[0]
     for order in orders[1:]:  # not min(): torch.compile cannot trace its key where a shape is dynamic

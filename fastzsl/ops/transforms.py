@@ -14,20 +14,20 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def is_transformed(*tensors: object) -> bool:
-    """Whether a `torch.func` transform is active (grad, vjp, jvp, vmap, ...), or a tensor carries a tangent or is a
-    batch of upstream gradients."""
+    """Whether a `torch.func` transform is active (grad, vjp, jvp, vmap, ...), or a tensor carries a tangent."""
     if torch._C._are_functorch_transforms_active():
         return True
+    # Outside `forward_ad.dual_level` there are no tangents.
+    if getattr(forward_ad, "_current_level", 0) < 0 or torch.compiler.is_compiling():
+        return False
+    return any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def is_batch_of_gradients(*grads: Tensor | None) -> bool:
+    """Whether autograd runs a backward pass once for many upstream gradients, as with `is_grads_batched`."""
     if torch.compiler.is_compiling():
         return False
-    duals = getattr(forward_ad, "_current_level", 0) >= 0  # else there are no tangents
-    for tensor in tensors:
-        if isinstance(tensor, Tensor):
-            if torch._C._functorch.is_legacy_batchedtensor(tensor):
-                return True
-            if duals and forward_ad.unpack_dual(tensor).tangent is not None:
-                return True
-    return False
+    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
 
 
 def is_plain(tensors: tuple[Tensor | None, ...]) -> bool:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from native_inputs import make
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastzsl.ops import attended_scores, dense_attention, kernel_ops, native, plan_scores
 from fastzsl.ops.dispatch import Call
@@ -155,6 +156,10 @@ def test_training_ends_as_eager_does(seed: int) -> None:
         ("attended_scores", "dot", 32, 50, 2048, False),
         ("attended_scores", "cosine", 8, 1, 2048, True),
         ("attended_scores", "cosine", 1, 10, 512, False),
+        ("attended_scores", "dot", 1, 10, 512, False),
+        ("dense_attention", "", 1, 10, 512, False),
+        ("dense_attention", "", 1, 1, 2048, True),
+        ("dense_attention", "", 32, 4, 2048, True),
     ],
 )
 def test_auto_keeps_to_the_crossover_table(
@@ -162,3 +167,56 @@ def test_auto_keeps_to_the_crossover_table(
 ) -> None:
     call = Call(op, torch.device("cpu"), torch.float32, B, 49, C, d, 85, similarity)
     assert bool(native.slower(call)) == passed_over
+
+
+class Watch(TorchDispatchMode):
+    """The names of the operators that PyTorch dispatches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_ordinary_calls_pass_torch_library_by_and_watched_ones_do_not(seed: int) -> None:
+    inputs = make(2, 9, 12, 20, 7)
+
+    def results() -> list[Tensor]:
+        scores = attended_scores(*inputs, backend="native")
+        attended = dense_attention(*inputs[:2], backend="native")
+        grads = torch.autograd.grad(scores.sum() + attended.sum(), inputs.present())
+        return [scores, attended, *grads]
+
+    with torch.autograd.profiler.profile() as profile:
+        direct = results()
+    assert not [event.name for event in profile.function_events if event.name.startswith("fastzsl::")]
+    with Watch() as watch:
+        watched = results()
+    assert {name for name in watch.names if name.startswith("fastzsl::")} == {
+        "fastzsl::attended_scores",
+        "fastzsl::attended_scores_backward",
+        "fastzsl::dense_attention",
+        "fastzsl::dense_attention_backward",
+    }
+    for a, b in zip(direct, watched):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "native"])
+def test_compiled_transforms_and_learned_scales(backend: str, seed: int) -> None:
+    inputs = [t.detach() for t in make(3, 9, 12, 20, 7)]
+    scale = torch.tensor(0.7, requires_grad=True)
+
+    def step(queries: Tensor, scale: Tensor | float) -> Tensor:
+        return attended_scores(inputs[0], queries, *inputs[2:], scale=scale, backend=backend).sin().sum()
+
+    compiled = torch.compile(torch.func.grad(step), fullgraph=True)
+    torch.testing.assert_close(compiled(inputs[1], 0.5), torch.func.grad(step)(inputs[1], 0.5))
+    learned = torch.compile(step, fullgraph=True)
+    (got,) = torch.autograd.grad(learned(inputs[1], scale), scale)
+    (want,) = torch.autograd.grad(step(inputs[1], scale), scale)
+    torch.testing.assert_close(got, want)

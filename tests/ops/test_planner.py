@@ -55,18 +55,6 @@ def test_costs_are_what_pytorch_counts(similarity: str, order: str) -> None:
     assert 0 <= claimed - counted + C * m <= 3 * B * C * m
 
 
-def test_costs_of_lengths_from_the_gram_matrix() -> None:
-    B, T, C, d, m = 3, 49, 20, 64, 12
-    X, H, W, K = (torch.randn(s) for s in ((B, T, d), (C, d), (m, d), (C, m)))
-
-    def scores() -> torch.Tensor:
-        attention, values = (H @ X.mT).softmax(-1), X @ W.T
-        length = ((attention @ (values @ values.mT)) * attention).sum(-1).sqrt()
-        return (attention * ((K @ W) @ X.mT)).sum(-1) / length / K.norm(dim=-1)
-
-    assert score_costs(B, T, C, d, m, "cosine")["prototype"] == count(scores)
-
-
 def count(function: Callable[[], torch.Tensor]) -> float:
     with FlopCounterMode(display=False) as counter:
         function()
@@ -116,3 +104,5 @@ def test_without_gradient_mode_nothing_is_prepared() -> None:
 
 def test_only_offered_orders_are_considered() -> None:
     assert plan_scores(32, 49, 200, 2048, 312, "dot", orders=("attend",)).order == "attend"
+    assert list(plan_scores(2, 3, 4, 5, 6, "dot").costs) == list(ORDERS)
+    assert list(plan_scores(2, 3, 4, 5, 6, "cosine").costs) == ["attend", "project"]
