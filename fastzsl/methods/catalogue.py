@@ -14,10 +14,17 @@ from fastzsl.errors import UserError, first_line, nearest
 from fastzsl.methods import (
     ale,  # noqa: F401
     conse,  # noqa: F401
+    dazle,  # noqa: F401
+    dcn,  # noqa: F401
     devise,  # noqa: F401
     eszsl,  # noqa: F401
+    f_clswgan,  # noqa: F401
+    gazsl,  # noqa: F401
+    joint_space,  # noqa: F401
     lesae,  # noqa: F401
+    relation_net,  # noqa: F401
     sae,  # noqa: F401
+    se_gzsl,  # noqa: F401
     sje,  # noqa: F401
     sse,  # noqa: F401
     sync,  # noqa: F401

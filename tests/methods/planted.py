@@ -20,11 +20,13 @@ def planted(
     feature_dim: int = 48,
     side: int = 2,
     noise: float = 0.15,
+    same_space: bool = False,
     spoil_tests: bool = False,
 ) -> ZeroShotDataset:
     """A_c unit rows, mu_c = ReLU(A_c P), regions = mu_y + noise, non-negative as a rectified conv map is.
 
     Args:
+        same_space: mu_c = A_c instead, and regions may be negative; `feature_dim` is then `embedding_dim`.
         spoil_tests: NaN in every test image, and other descriptions of the unseen classes.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -32,10 +34,11 @@ def planted(
         torch.randn(classes, embedding_dim, generator=generator), dim=1
     )
     mapping = torch.randn(embedding_dim, feature_dim, generator=generator)
-    means = (descriptions @ mapping).relu()
+    means = descriptions if same_space else (descriptions @ mapping).relu()
     labels = torch.arange(classes).repeat_interleave(images)
-    draws = torch.randn(len(labels), feature_dim, side, side, generator=generator)
-    maps = (means[labels][:, :, None, None] + noise * draws).relu()
+    draws = torch.randn(len(labels), means.shape[1], side, side, generator=generator)
+    maps = means[labels][:, :, None, None] + noise * draws
+    maps = maps if same_space else maps.relu()
     indices = torch.arange(len(labels))
     of_seen = labels < classes - unseen
     trainval, test_seen = split_per_class(indices[of_seen], labels[of_seen], 0.25, generator)

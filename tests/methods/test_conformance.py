@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.methods import METHODS
 from fastzsl.methods.context import Context
 from fastzsl.methods.method import Method, Model, new_model
@@ -17,14 +18,32 @@ from tests.methods.planted import all_classes, features, planted, unseen_classes
 
 SMALL: dict[str, dict[str, object]] = {
     "attended": {"epochs": 15, "lr": 1e-2, "hidden": 64, "backend": "eager", "batch_size": 32},
+    "dazle": {"epochs": 20, "lr": 3e-2, "backend": "eager", "batch_size": 32},
+    "dcn": {"epochs": 30, "lr": 1e-2, "hidden": 64},
+    "f-clswgan": {"epochs": 20, "lr": 3e-3, "hidden": 64, "beta": 1.0, "synthetic": 50},
+    "gazsl": {"steps": 150, "lr": 1e-3, "hidden": 64, "batch_size": 128, "noise": 16},
     "pooled": {"epochs": 15, "lr": 1e-2, "hidden": 64, "backend": "eager", "batch_size": 32},
+    "relation-net": {
+        "epochs": 40,
+        "lr": 1e-3,
+        "class_hidden": 256,
+        "hidden": 256,
+        "feature_norm": "standard",
+    },
+    "se-gzsl": {"epochs": 60, "narrow": 64, "wide": 64, "noise": 16, "batch_size": 64, "synthetic": 50},
 }
 """Settings that suit the planted problem; a method that is not named here runs with its own defaults."""
+PROBLEM: dict[str, dict[str, object]] = {"joint-space": {"same_space": True}}
+"""What the planted problem must be like for a method; joint-space needs images and classes in one space."""
 METHOD_NAMES = sorted(METHODS)
 
 
 def make(name: str) -> Method:
     return replace(METHODS[name](), **SMALL.get(name, {}))  # type: ignore[arg-type]
+
+
+def problem_for(name: str, seed: int, **kwargs: object) -> ZeroShotDataset:
+    return planted(seed, **PROBLEM.get(name, {}), **kwargs)  # type: ignore[arg-type]
 
 
 def trained(method: Method, data, seed: int = 0) -> Model:
@@ -44,7 +63,7 @@ def scores(model: Model, data, classes=None, indices=None) -> torch.Tensor:
 @pytest.fixture(scope="module", params=METHOD_NAMES)
 def case(request):
     method = make(request.param)
-    data = planted(1)
+    data = problem_for(request.param, 1)
     return method, data, trained(method, data)
 
 
@@ -109,17 +128,19 @@ def test_attention_is_absent_or_rows_that_sum_to_one(case) -> None:
 def test_spoilt_test_images_and_undeclared_descriptions_change_nothing(name: str) -> None:
     method = make(name)
     if method.descriptions == "all":
-        spoilt = replace(planted(2, spoil_tests=True), class_embeddings=planted(2).class_embeddings)
+        spoilt = replace(
+            problem_for(name, 2, spoil_tests=True), class_embeddings=problem_for(name, 2).class_embeddings
+        )
     else:
-        spoilt = planted(2, spoil_tests=True)
-    honest = trained(method, planted(2)).state_dict()
+        spoilt = problem_for(name, 2, spoil_tests=True)
+    honest = trained(method, problem_for(name, 2)).state_dict()
     for key, value in trained(method, spoilt).state_dict().items():
         assert torch.equal(value, honest[key]), key
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_the_same_seed_gives_the_same_bits_and_the_global_random_state_stays(name: str) -> None:
-    method, data = make(name), planted(3)
+    method, data = make(name), problem_for(name, 3)
     torch.manual_seed(11)
     before = torch.get_rng_state()
     first = trained(method, data, seed=5)

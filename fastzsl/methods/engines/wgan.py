@@ -1,0 +1,91 @@
+"""Wasserstein GAN with gradient penalty over features: networks and losses that GAZSL and f-CLSWGAN share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+PENALTY = 10.0
+"""Weight of the gradient penalty in both methods."""
+CRITIC_TURNS = 5
+"""Updates of the critic for one of the generator in both methods."""
+
+
+class Generator(nn.Module):
+    """x~ = out(W_2 LeakyReLU(W_1 [z; a] + b_1) + b_2).
+
+    Args:
+        noise_dim: size of z.
+        embedding_dim: m.
+        hidden: size of the hidden layer.
+        feature_dim: d.
+        slope: of the LeakyReLU.
+        output: last nonlinearity.
+    """
+
+    def __init__(
+        self,
+        noise_dim: int,
+        embedding_dim: int,
+        hidden: int,
+        feature_dim: int,
+        *,
+        slope: float,
+        output: Literal["relu", "tanh"],
+    ) -> None:
+        super().__init__()
+        self.noise_dim = noise_dim
+        self.first = nn.Linear(noise_dim + embedding_dim, hidden)
+        self.second = nn.Linear(hidden, feature_dim)
+        self.between = nn.LeakyReLU(slope)
+        self.last = nn.ReLU() if output == "relu" else nn.Tanh()
+
+    def forward(self, noise: Tensor, descriptions: Tensor) -> Tensor:
+        """z (B, noise_dim) and a (B, m) -> features (B, d)."""
+        features: Tensor = self.last(
+            self.second(self.between(self.first(torch.cat([noise, descriptions], 1))))
+        )
+        return features
+
+
+def normal_weights(module: nn.Module, deviation: float) -> None:
+    """Draw every weight matrix from N(0, deviation²); biases become 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=deviation)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def xavier_weights(module: nn.Module) -> None:
+    """Draw every weight matrix as Xavier's normal; biases become 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    """mean (|grad D(x^)| - 1)² with x^ = u x + (1 - u) x~.
+
+    Args:
+        critic: features (B, d) -> D (B,); what it is conditioned on has no part in the gradient.
+        real, fake: x and x~ (B, d).
+        share: u (B, 1).
+    """
+    between = (share * real + (1 - share) * fake).requires_grad_()
+    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (slope.norm(dim=1) - 1).square().mean()
+
+
+def normal(shape: tuple[int, ...], random: torch.Generator, like: Tensor) -> Tensor:
+    """N(0, 1) drawn on the CPU, so that every device sees the same numbers."""
+    return torch.randn(shape, generator=random).to(like)
+
+
+def uniform(count: int, random: torch.Generator, like: Tensor) -> Tensor:
+    """u (count, 1) from [0, 1), drawn on the CPU."""
+    return torch.rand(count, 1, generator=random).to(like)

@@ -1,0 +1,185 @@
+"""Relation Network, the zero-shot part: a learned comparison of a feature with an embedded class.
+
+Sung, Yang, Zhang, Xiang, Torr and Hospedales, "Learning to Compare: Relation Network for Few-Shot Learning", CVPR 2018.
+Architecture and loss follow the authors' public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastzsl.methods.attended.normalisation import Normalisation
+from fastzsl.methods.context import Context
+from fastzsl.methods.engines.descriptions import Descriptions
+from fastzsl.methods.engines.loop import constant, minimise
+from fastzsl.methods.engines.parts import BatchPart
+from fastzsl.methods.engines.scaling import FeatureNorm, Scaling
+from fastzsl.methods.method import ClassSet, Method, Model, Scorer
+from fastzsl.methods.problem import Problem
+from fastzsl.methods.register import register
+from fastzsl.methods.settings import check_settings
+
+PAIRS_AT_ONCE = 1 << 24
+"""Numbers in the largest hidden layer of pairs that scoring builds."""
+
+
+class RelationModel(Model):
+    """Logits W_2 ReLU(W_1 [g(a); x] + b_1) + b_2 with g(a) = ReLU(V_2 ReLU(V_1 a)).
+
+    W_1 [g; x] = W_g g + W_x x, so B images and C classes cost B + C products instead of B · C.
+
+    Args:
+        feature_dim, embedding_dim: d and m; g(a) has the size of a feature.
+        class_hidden: size of the class branch's hidden layer.
+        hidden: size of the comparison's hidden layer.
+        embedding_scale: factor on the class embeddings.
+        feature_norm, embedding_normalisation: scalings.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        embedding_dim: int,
+        *,
+        class_hidden: int,
+        hidden: int,
+        embedding_scale: float,
+        feature_norm: FeatureNorm,
+        embedding_normalisation: Normalisation,
+    ) -> None:
+        super().__init__()
+        self.scaling = Scaling(feature_norm, feature_dim)
+        self.describe = Descriptions(embedding_normalisation, embedding_dim)
+        self.embedding_scale = embedding_scale
+        self.class_branch = nn.Sequential(
+            nn.Linear(embedding_dim, class_hidden), nn.ReLU(), nn.Linear(class_hidden, feature_dim), nn.ReLU()
+        )
+        self.first = nn.Linear(2 * feature_dim, hidden)
+        self.second = nn.Linear(hidden, 1)
+
+    def of_classes(self, descriptions: Tensor) -> Tensor:
+        """W_g g(a) + b_1, (C, m) -> (C, hidden)."""
+        embedded = self.class_branch(self.embedding_scale * self.describe(descriptions))
+        return F.linear(embedded, self.first.weight[:, : embedded.shape[1]], self.first.bias)
+
+    def of_features(self, scaled: Tensor) -> Tensor:
+        """W_x x, (B, d) -> (B, hidden)."""
+        return F.linear(scaled, self.first.weight[:, -scaled.shape[1] :])
+
+    def compare(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Logits (B, C) from the two halves (B, hidden) and (C, hidden)."""
+        found: Tensor = self.second((features[:, None] + classes).relu())
+        return found[..., 0]
+
+    def classifier(self, classes: ClassSet) -> Scorer:
+        halves = self.of_classes(classes.descriptions)
+
+        def score(features: Tensor) -> Tensor:
+            own = self.of_features(self.scaling(features.to(halves)))
+            some = max(1, PAIRS_AT_ONCE // max(1, own.numel()))
+            return torch.cat([self.compare(own, part) for part in halves.split(some)], 1)
+
+        return score
+
+
+class RelationObjective(nn.Module):
+    """Mean square of sigmoid(logit) - [same class] over the images and the classes present in the batch.
+
+    Args:
+        model: compares.
+        descriptions: (C_s, m).
+    """
+
+    def __init__(self, model: RelationModel, descriptions: Tensor) -> None:
+        super().__init__()
+        self.model, self.descriptions = model, descriptions
+
+    def forward(self, inputs: Tensor, labels: Tensor, part: BatchPart) -> dict[str, Tensor]:
+        present, place = labels.unique(return_inverse=True)
+        found = self.model.compare(
+            self.model.of_features(inputs), self.model.of_classes(self.descriptions[present])
+        ).sigmoid()
+        same = F.one_hot(place, len(present)).to(found)
+        return {"loss": part.weight * F.mse_loss(found, same)}
+
+
+@register
+@dataclass(frozen=True)
+class RelationNet(Method):
+    """Relation Network. Compares a feature x with an embedded class g(a):
+
+        r(x, a) = sigmoid(W_2 ReLU(W_1 [g(a); x] + b_1) + b_2),     g(a) = ReLU(V_2 ReLU(V_1 a + c_1) + c_2)
+
+    and minimises the mean of (r - [same class])² over the images of a batch and the classes present in it. Scores are
+    the logits before the sigmoid, where rounding cannot decide. The authors halve the learning rate after many
+    thousand steps; here it stays, and the number of epochs is chosen.
+
+    Args:
+        feature_norm: scaling of the features; the authors take them as they are.
+        embedding_normalisation: of the class embeddings.
+        embedding_scale: factor on the normalised class embeddings. The authors' have entries up to 100.
+        class_hidden: hidden units of g; 1024 (AwA) and 1200 (CUB) are published.
+        hidden: hidden units of the comparison; 400 (AwA) and 1200 (CUB) are published.
+        epochs: passes over the training images; the authors take 200 000 to 500 000 batches.
+        batch_size: images in a step.
+        lr: of Adam; 1e-5 is published.
+        weight_decay: L2 penalty in Adam, on g only.
+    """
+
+    name: ClassVar[str] = "relation-net"
+    label: ClassVar[str] = "RelationNet"
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "feature_norm": ("none", "unit", "minmax"),
+        "embedding_scale": (1.0, 10.0, 100.0),
+        "lr": (1e-5, 1e-4, 1e-3),
+        "epochs": (20, 60),
+    }
+    budget: ClassVar[Mapping[str, Any]] = {"epochs": 20}
+
+    feature_norm: FeatureNorm = "none"
+    embedding_normalisation: Normalisation = "unit"
+    embedding_scale: float = 10.0
+    class_hidden: int = 1200
+    hidden: int = 1200
+    epochs: int = 60
+    batch_size: int = 32
+    lr: float = 1e-4
+    weight_decay: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self,
+            positive=("embedding_scale", "class_hidden", "hidden", "epochs", "batch_size", "lr"),
+            not_negative=("weight_decay",),
+            largest={"class_hidden": 1_000_000, "hidden": 1_000_000},
+        )
+
+    def build(self, feature_dim: int, embedding_dim: int, backbone: object = None) -> RelationModel:
+        return RelationModel(
+            feature_dim, embedding_dim, class_hidden=self.class_hidden, hidden=self.hidden,
+            embedding_scale=self.embedding_scale, feature_norm=self.feature_norm,
+            embedding_normalisation=self.embedding_normalisation,
+        )  # fmt: skip
+
+    def fit(self, model: RelationModel, problem: Problem, context: Context) -> None:  # type: ignore[override]
+        model.to(context.device)
+        features = model.scaling.fit(problem.pooled().to(context.device))
+        descriptions = problem.seen_descriptions.to(context.device)
+        model.describe.fit(descriptions)
+        objective = RelationObjective(model, descriptions)
+        compared = [*model.first.parameters(), *model.second.parameters()]
+        groups = [
+            {"params": compared, "weight_decay": 0.0},
+            {"params": list(model.class_branch.parameters()), "weight_decay": self.weight_decay},
+        ]
+        minimise(
+            model, objective, torch.optim.Adam(groups, self.lr, fused=True),
+            lambda batch: features[batch.to(features.device)], problem.labels, context,
+            epochs=self.epochs, batch_size=self.batch_size, schedule=constant,
+        )  # fmt: skip
