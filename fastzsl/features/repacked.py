@@ -27,6 +27,9 @@ from fastzsl.files.hdf5 import Maps, read_hdf5
 BLOCK_BYTES = 256 << 20
 """Read at a time: several chunks as the papers' scripts make them."""
 
+MOST_INFLATION = 1100
+"""No compressor of the HDF5 library makes more than about 1,030 bytes of one; a file that claims so is damaged."""
+
 
 def repacked_regions(path: Path, maps: Maps) -> RegionSource:
     """The regions of a file that only the HDF5 library can read.
@@ -40,6 +43,8 @@ def repacked_regions(path: Path, maps: Maps) -> RegionSource:
     """
     dtype = np.dtype(np.float16 if maps.dtype == np.float16 else np.float32)
     count, d, h, w = maps.shape
+    if count * maps.row_bytes > MOST_INFLATION * path.stat().st_size:
+        raise UserError(f"{path}: too short for {maps.shape}; damaged")
     if fits_in_memory(count * d * h * w * dtype.itemsize):
         whole = np.empty(maps.shape, dtype)
         for start, block in _blocks(path, maps, dtype, f"reading {path.name}"):

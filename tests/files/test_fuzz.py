@@ -1,7 +1,7 @@
 """Mutated files of every kind: no crash, no hang, no flood of memory, and nothing read that breaks the rules.
 
 A reader either says in one `UserError` what is wrong or returns something whole; a crash of the process would
-end the test run itself. 1,000 files by default; the slow tests 21,000 more; FASTZSL_FUZZ_FILES sets another
+end the test run itself. 1,000 files by default, 21,000 more with `-m campaign`; FASTZSL_FUZZ_FILES sets another
 number.
 """
 
@@ -26,7 +26,6 @@ import pytest
 import scipy.io
 import torch
 import yaml
-from fastzsl.training.checkpoint import save_state
 from PIL import Image
 
 from fastzsl.data.download.unpack import unpack
@@ -40,8 +39,9 @@ from fastzsl.features.opening import load_regions
 from fastzsl.features.store import checksum
 from fastzsl.features.writer import FeatureWriter
 from fastzsl.methods.attended import AttendedAutoencoder
+from fastzsl.methods.engines.checkpoint import last_step, save_state
 from fastzsl.prediction.classes import OwnClasses
-from fastzsl.training.run import RunFolder, last_step
+from fastzsl.training.run import RunFolder
 from fastzsl.training.settings import Settings, load_settings
 
 CLASSES, PICTURES, UNSEEN = 6, 24, 2
@@ -335,7 +335,7 @@ def weights_kind(folder: Path) -> Kind:
 def checkpoint_kind(folder: Path) -> Kind:
     save_state(
         folder / "checkpoint.pt",
-        {"step": 3, "settings": {}, "model": model_of().state_dict(), "optimizer": {}},
+        {"step": 3, "identity": {}, "parts": {"model": model_of().state_dict()}},
     )
 
     def read(path: Path) -> None:
@@ -418,6 +418,7 @@ def test_mutated_files(tmp_path: Path, name: str, seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", KINDS)
 def test_many_mutated_files(tmp_path: Path, name: str, seed: int) -> None:
     run(tmp_path, name, seed, 500 if name.startswith(("h5", "mat")) else 1000)

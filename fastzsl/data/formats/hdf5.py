@@ -37,10 +37,10 @@ def hdf5_dataset(path: Path, class_embeddings: str = "att") -> ZeroShotDataset:
     """
     names = (*PARTS, "labels", class_embeddings, "allclasses_names", "attribute_names", "checksum")
     contents = read_hdf5(path, names, maps="feature_map")
-    regions = open_regions(path, contents.maps, contents.arrays.get("checksum"))
     labels = whole_numbers(path, "labels", contents.arrays.get("labels"), 0, MOST_CLASSES)
-    if len(labels) != len(regions):
-        raise UserError(f"{path}: {len(labels)} labels for {len(regions)} feature maps")
+    if contents.maps is not None and contents.maps.shape[:1] != labels.shape:
+        raise UserError(f"{path}: {len(labels)} labels for feature maps of shape {contents.maps.shape}")
+    regions = open_regions(path, contents.maps, contents.arrays.get("checksum"))
     rows = contents.arrays.get(class_embeddings)
     if rows is None or rows.ndim != 2 or rows.dtype.kind not in "uif" or not rows.size:
         found = "missing" if rows is None else f"{rows.shape} of {rows.dtype}"
