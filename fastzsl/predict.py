@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from fastzsl.command.console import open_console, progress_bars
+from fastzsl.command.console import open_console, printable, progress_bars
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
 from fastzsl.data.formats.folder import read_picture
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         _print_table(entries, candidates)
     for entry in bad:
-        print(f"fastzsl: skipped: {entry['error']}", file=sys.stderr)
+        print(printable(f"fastzsl: skipped: {entry['error']}"), file=sys.stderr)
     if len(pictures) > 1:
         rate = (len(pictures) - len(bad)) / seconds
         print(f"{len(pictures) - len(bad)} pictures, {rate:.1f} a second", file=sys.stderr)
@@ -166,7 +166,10 @@ def _print_table(entries: list[dict], candidates: CandidateClasses) -> None:
         for rank, row in enumerate(entry["predictions"]):
             last = rank == len(entry["predictions"]) - 1
             table.add_row(
-                entry["picture"] if rank == 0 else "", row["class"], f"{row['score']:.4f}", end_section=last
+                printable(entry["picture"]) if rank == 0 else "",
+                printable(row["class"]),
+                f"{row['score']:.4f}",
+                end_section=last,
             )
     if table.rows:
         open_console().print(table)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from lightning_fabric import Fabric
 from rich.console import Console
@@ -15,7 +17,8 @@ from fastzsl.command.exits import exits_with_message
 from fastzsl.command.run_settings import parse_run_settings
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
-from fastzsl.features.backbones import Backbone, load_backbone
+from fastzsl.features.backbones import Backbone
+from fastzsl.files.lock import locked
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.checkpoint import last_step
 from fastzsl.methods.method import Model
@@ -33,7 +36,7 @@ from fastzsl.report.results import results_table
 from fastzsl.report.run import write_run_report
 from fastzsl.report.tables import print_table
 from fastzsl.training.fit import fit_model
-from fastzsl.training.inputs import check_names, prepare
+from fastzsl.training.inputs import check_names, open_backbone, prepare
 from fastzsl.training.launch import first_then_others, launch
 from fastzsl.training.run import MetricsLog, RunFolder
 from fastzsl.training.settings import Settings
@@ -61,6 +64,22 @@ def train(settings: Settings, console: Console | None = None) -> RunFolder:
     check_names(settings)
     settings = settings.with_absolute_paths()
     run.refuse_foreign(settings)
+    with contextlib.ExitStack() as stack:
+        if fabric.is_global_zero:
+            run.path.mkdir(parents=True, exist_ok=True)
+            stack.callback(_remove_if_empty, run.path)
+            stack.enter_context(locked(run.path))
+        _run(settings, fabric, run, console)
+    return run
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """What a run on bad data leaves."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _run(settings: Settings, fabric: Fabric, run: RunFolder, console: Console) -> None:
     with progress_bars(console) as progress:
         # The others find its features in the cache.
         data, backbone = first_then_others(fabric, lambda: prepare(settings, fabric.device, progress))
@@ -75,7 +94,6 @@ def train(settings: Settings, console: Console | None = None) -> RunFolder:
     if fabric.is_global_zero:
         _report(settings, model, data, run, gamma, console)
     fabric.barrier()
-    return run
 
 
 def _features_of(data: ZeroShotDataset, backbone: Backbone | None) -> dict[str, int | str]:
@@ -158,7 +176,7 @@ def _gamma(
     def new_backbone() -> Backbone | None:
         if not settings.method.trains_backbone:
             return None
-        return load_backbone(settings.features.backbone, settings.features.backbone_weights)
+        return open_backbone(settings.features)
 
     problems = scores_on_held_out(
         data,

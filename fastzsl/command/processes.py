@@ -1,4 +1,4 @@
-"""One of several processes: when one fails, the one that knows why says so, once, and the others go quietly.
+"""One of several processes: when one fails, the one that knows why says so, once, and the others print nothing.
 
 Whoever started the processes ends them all when the first one fails (torchrun does). A process that only loses its
 partner, or that finds the same fault as process 0, therefore waits a while before it says anything. If nobody has

@@ -230,7 +230,7 @@ def load(
     trunk = opened.backbone
     if trunk is None or backbone is not None:
         weights = backbone_weights or (None if backbone else features.backbone_weights)
-        trunk = load_backbone(backbone or features.backbone, weights)
+        trunk = load_backbone(backbone or features.backbone, weights, features.image_size)
     feature_dim = opened.feature_dim
     if trunk.feature_dim != feature_dim:
         raise UserError(

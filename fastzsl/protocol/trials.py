@@ -77,7 +77,11 @@ class Trial:
         features = self.source.features
         return {
             "data": self.data_identity,
-            "features": {"backbone": features.backbone, "weights": _weights_identity(features)},
+            "features": {
+                "backbone": features.backbone,
+                "weights": _weights_identity(features),
+                "image_size": features.image_size,
+            },
             **self.method.identity(),
             "seed": self.seed,
             "held_out": asdict(self.held_out) if self.held_out else None,

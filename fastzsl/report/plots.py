@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.protocol.metrics import TestScores, generalised, per_class_accuracy, seen_unseen_curve
 
 matplotlib.use("Agg")
+warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks
 matplotlib.rcParams["text.parse_math"] = False  # names come from users: a dollar is a dollar
 
 SEEN, UNSEEN, BOTH, GREY = "#47729e", "#d1603d", "#3b7d5a", "#9aa3ad"

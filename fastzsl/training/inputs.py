@@ -13,6 +13,7 @@ from fastzsl.data.find import Sources, find_dataset, with_features
 from fastzsl.data.formats.folder import FolderImages
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone, check_backbone, load_backbone
+from fastzsl.ops.dispatch import check_backend
 from fastzsl.training.settings import DataSettings, FeatureSettings, Settings
 
 
@@ -23,6 +24,7 @@ def check_names(settings: Settings) -> None:
     """
     data, features = settings.data, settings.features
     check_backbone(features.backbone)
+    check_backend(getattr(settings.method, "backend", "auto"))
     for flag, folder in (("--root", data.root), ("--images", data.images)):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{flag}: no folder {folder}")
@@ -35,6 +37,15 @@ def check_names(settings: Settings) -> None:
         raise UserError(
             f"--class-embeddings: no file {own}; wanted att, original_att, or a .csv, .npz or .mat file"
         )
+
+
+def open_backbone(settings: FeatureSettings) -> Backbone:
+    """The backbone of the settings.
+
+    Raises:
+        UserError: weights that cannot be had, or no map of several regions.
+    """
+    return load_backbone(settings.backbone, settings.backbone_weights, settings.image_size)
 
 
 def load_images(settings: DataSettings) -> ZeroShotDataset:
@@ -57,7 +68,7 @@ def load_features(
     task = progress.add_task("features", total=len(data.labels))
     data = with_features(
         data,
-        load_backbone(feature_settings.backbone, feature_settings.backbone_weights),
+        open_backbone(feature_settings),
         feature_settings.backbone_weights,
         device=device,
         progress=lambda images: progress.advance(task, images),
@@ -78,7 +89,7 @@ def prepare(
         return load_features(settings.data, settings.features, device, progress), None
     data = load_images(settings.data)
     _tell_skipped(data, progress)
-    return data, load_backbone(settings.features.backbone, settings.features.backbone_weights)
+    return data, open_backbone(settings.features)
 
 
 def _tell_skipped(data: ZeroShotDataset, progress: Progress) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightning_fabric import Fabric
 
 from fastzsl.data.formats.folder import read_classes
 from fastzsl.errors import UserError
-from fastzsl.features.backbones import Backbone, load_backbone
+from fastzsl.features.backbones import Backbone
 from fastzsl.files.tensors import load_tensors
 from fastzsl.methods.method import Model, new_model
+from fastzsl.ops.dispatch import check_backend
+from fastzsl.training.inputs import open_backbone
 from fastzsl.training.launch import open_fabric
 from fastzsl.training.run import RunFolder
 from fastzsl.training.settings import Settings, load_settings
@@ -66,7 +68,10 @@ def open_run(path: Path, accelerator: str | None = None) -> OpenedRun:
     folder, settings = find_run(path)
     gamma = folder.load_gamma()
     method = settings.method
-    backbone = load_backbone(settings.features.backbone, "random") if method.trains_backbone else None
+    check_backend(getattr(method, "backend", "auto"))
+    backbone = None
+    if method.trains_backbone:  # its weights are among the run's own
+        backbone = open_backbone(replace(settings.features, backbone_weights="random"))
     embedding_dim = read_classes(folder.classes)[3].shape[1]
     record = folder.load_json(folder.data)
     saved, half = record.get("feature_dim"), record.get("feature_dtype") == "float16"

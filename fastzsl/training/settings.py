@@ -71,10 +71,17 @@ class FeatureSettings:
     Args:
         backbone: efficientnet_lite0 (weights come with pip), any torchvision name, or timm/NAME.
         backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
+        image_size: side in pixels of the square images that the backbone sees; default: that of its weights. Twice
+            the side gives four times the regions.
     """
 
     backbone: str = "efficientnet_lite0"
     backbone_weights: str | None = None
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and not 16 <= self.image_size <= 4096:
+            raise UserError(f"--image-size is {self.image_size}; wanted 16 to 4096 pixels")
 
 
 @dataclass(frozen=True)

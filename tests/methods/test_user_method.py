@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_imported_is_one_line(tmp_path: Path, monkeypatch:
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     for item in (tmp_path / "broken.py", tmp_path / "absent.py", "no_such_module"):
         monkeypatch.setenv("FASTZSL_METHODS", str(item))
-        with pytest.raises(UserError, match="FASTZSL_METHODS: .* cannot be imported"):
+        with pytest.raises(UserError, match=r"FASTZSL_METHODS: .* cannot be imported"):
             catalogue.find_method("eszsl")
 
 

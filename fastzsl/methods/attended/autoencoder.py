@@ -103,7 +103,8 @@ class AttendedAutoencoder(Model):
 
     def embed(self, class_embeddings: Tensor) -> Tensor:
         """K as the model sees it, by `embedding_normalisation` as it was fitted. (C, m) -> (C, m)."""
-        scaled = (class_embeddings - self.embedding_shift) * self.embedding_factor
+        own_type = class_embeddings.to(self.embedding_shift.dtype)
+        scaled = (own_type - self.embedding_shift) * self.embedding_factor
         return scaled if self.embedding_normalisation == "none" else F.normalize(scaled, dim=-1)
 
     def regions(self, inputs: Tensor, part: BatchPart | None = None) -> Tensor:
