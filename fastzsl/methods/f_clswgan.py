@@ -171,7 +171,7 @@ class FClsWgan(Method):
         "beta": (0.01, 0.1, 1.0),
         "epochs": (15, 30, 60),
     }
-    budget: ClassVar[Mapping[str, Any]] = {"hidden": 1024, "noise": 128, "epochs": 30}
+    budget: ClassVar[Mapping[str, Any]] = {"hidden": 1024, "noise": 128, "epochs": 20, "lr": 2e-4}
 
     feature_norm: FeatureNorm = "minmax"
     embedding_normalisation: Normalisation = "unit"

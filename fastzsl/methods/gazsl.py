@@ -220,7 +220,7 @@ class GAZSL(Method):
         "neighbours": (5, 20, 60),
         "steps": (500, 1000, 3000),
     }
-    budget: ClassVar[Mapping[str, Any]] = {"hidden": 1024, "batch_size": 256, "steps": 500}
+    budget: ClassVar[Mapping[str, Any]] = {"hidden": 512, "batch_size": 256, "steps": 250, "lr": 5e-4}
 
     feature_norm: FeatureNorm = "minmax"
     embedding_normalisation: Normalisation = "unit"

@@ -133,7 +133,7 @@ class RelationNet(Method):
     """
 
     name: ClassVar[str] = "relation-net"
-    label: ClassVar[str] = "RelationNet"
+    label: ClassVar[str] = "Relation Net"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("none", "unit", "minmax"),
         "embedding_scale": (1.0, 10.0, 100.0),

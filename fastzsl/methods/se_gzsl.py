@@ -158,7 +158,8 @@ class SEGZSL(Method):
     added. Written from memory of the paper; the sizes and weights are not verified.
 
     Args:
-        feature_norm: scaling of the features.
+        feature_norm: scaling of the features. The decoder's noise has deviation 1: features that vary much less, as
+            with "minmax", leave nothing for the code to tell, and all features of a class come out as its mean.
         embedding_normalisation: of the class embeddings.
         noise: size of z.
         narrow: hidden units of the layer next to z, in encoder and decoder.
@@ -182,9 +183,9 @@ class SEGZSL(Method):
         "prior": (0.01, 0.1, 1.0),
         "epochs": (30, 100),
     }
-    budget: ClassVar[Mapping[str, Any]] = {"epochs": 30}
+    budget: ClassVar[Mapping[str, Any]] = {"epochs": 15}
 
-    feature_norm: FeatureNorm = "minmax"
+    feature_norm: FeatureNorm = "standard"
     embedding_normalisation: Normalisation = "unit"
     noise: int = 100
     narrow: int = 800
