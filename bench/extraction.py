@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastzsl.data.formats.folder import read_picture
+from fastzsl.data.formats.folder import read_image
 from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.throughput import in_batches
 from fastzsl.prediction.recogniser import list_pictures
@@ -40,7 +40,7 @@ class Plain(torch.nn.Module):
 
 def extract(backbone: Backbone | Plain, paths: list[Path]) -> Tensor:
     batches = in_batches(
-        paths, lambda path: (None, backbone.preprocess(read_picture(path))), lambda x: backbone(x).float(),
+        paths, lambda path: (None, backbone.preprocess(read_image(path))), lambda x: backbone(x).float(),
         32, torch.device("cpu"),
     )  # fmt: skip
     return torch.cat([maps for _, maps in batches if maps is not None])

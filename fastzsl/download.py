@@ -1,4 +1,4 @@
-"""`python -m fastzsl.download`: the benchmarks' pictures and splits from their official addresses."""
+"""`python -m fastzsl.download`: the benchmarks' images and splits from their official addresses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastzsl.data.download.unpack import unpack
 
 DESCRIPTION = """Download a benchmark from its official address, unpack it safely, and say how to use it.
 
-Stopped or cut off, the same command goes on. The pictures of a benchmark also need the splits: download
+Stopped or cut off, the same command goes on. The images of a benchmark also need the splits: download
 xlsa17 too.
 """
 
@@ -63,7 +63,7 @@ SOURCES = {
             Archive("https://cvml.ista.ac.at/AwA2/AwA2-base.zip", GB // 10),
             Archive("https://cvml.ista.ac.at/AwA2/AwA2-data.zip", 45 * GB),
         ),
-        "the pictures' own free licences, picture by picture, in the archive's folder of licences",
+        "the images' own free licences, image by image, in the archive's folder of licences",
         XIAN,
         "python -m fastzsl.extract --dataset awa2 --root XLSA17 --images {root} --out awa2.h5",
     ),
@@ -76,7 +76,7 @@ SOURCES = {
                 Digest("md5", "97eceeb196236b17998738112f37df78"),
             ),
         ),
-        "for non-commercial research and education; Caltech does not own the pictures' copyrights",
+        "for non-commercial research and education; Caltech does not own the images' copyrights",
         "Wah, Branson, Welinder, Perona, Belongie: The Caltech-UCSD Birds-200-2011 Dataset. Technical report "
         "CNS-TR-2011-001, California Institute of Technology, 2011.",
         "python -m fastzsl.extract --dataset cub --root XLSA17 --images {root} --out cub.h5",
@@ -107,7 +107,7 @@ class Settings:
     """What to download.
 
     Args:
-        name: awa2, cub and sun are pictures; xlsa17 is the splits, attributes and pooled features of all of
+        name: awa2, cub and sun are images; xlsa17 is the splits, attributes and pooled features of all of
             them.
         root: the folder to unpack to.
         keep: keep the archives after they are unpacked.

@@ -1,4 +1,4 @@
-"""`python -m fastzsl.extract`: the pictures of a data set through a backbone into one HDF5 file."""
+"""`python -m fastzsl.extract`: the images of a data set through a backbone into one HDF5 file."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Settings:
     """What to extract.
 
     Args:
-        dataset: "folder" is your own pictures; "awa1" to "flo" are the benchmarks (aPY's are parts of
-            pictures and cannot be extracted).
+        dataset: "folder" is your own images; "awa1" to "flo" are the benchmarks (aPY's are parts of
+            images and cannot be extracted).
         out: the file to make.
         root: of "folder": ROOT/images/<class>/* and ROOT/classes.csv; of a benchmark: what xlsa17.zip unpacks
             to.
-        images: folder of a benchmark's pictures.
+        images: folder of a benchmark's images.
         backbone: efficientnet_lite0 (weights come with pip), any torchvision name, or timm/NAME.
         backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
         image_size: side of the square images that the backbone gets, in pixels; default: that of its weights. Twice
@@ -50,14 +50,14 @@ class Settings:
         precision: of the backbone's work; bfloat16 is faster where the processor has units for it and changes
             the features by a few per cent.
         dtype: of the stored features; the papers' own programs compute with what they read and want float32.
-        batch_size: pictures in a step of the backbone.
+        batch_size: images in a step of the backbone.
         device: "cpu", "cuda" or "mps"; default: a GPU if there is one.
         class_embeddings: what is stored as att: "att", "original_att", or a .csv, .npz or .mat file.
         attribute_vectors: file with a word vector for each attribute, stored as w2v_att, which the papers' own
             programs read; a .csv, .npz or .mat file as for class_embeddings, with attributes for classes.
-        skip_bad_images: leave out pictures of "folder" that cannot be read, instead of stopping.
-        data_seed: classes, pictures and splits of "shapes"; split of the seen pictures of "folder".
-        distractors: other objects in each picture of "shapes".
+        skip_bad_images: leave out images of "folder" that cannot be read, instead of stopping.
+        data_seed: classes, images and splits of "shapes"; split of the seen images of "folder".
+        distractors: other objects in each image of "shapes".
     """
 
     dataset: Literal["shapes", "folder", "awa1", "awa2", "cub", "sun", "apy", "flo"]
@@ -86,18 +86,18 @@ class Settings:
         if self.out.is_dir():
             raise UserError(f"--out {self.out} is a folder; wanted the name of a file")
         if self.dataset in KNOWN and self.images is None:
-            raise UserError(f"--dataset {self.dataset} needs --images DIR, the folder of its pictures")
+            raise UserError(f"--dataset {self.dataset} needs --images DIR, the folder of its images")
 
 
 def extract(settings: Settings, console: Console | None = None) -> Path:
     """Make the file, or finish it. Returns its path.
 
     Raises:
-        UserError: anything wrong with data set, backbone, pictures or the file in its place.
+        UserError: anything wrong with data set, backbone, images or the file in its place.
     """
     console = console or open_console()
     data = find_dataset(Sources(**{k: getattr(settings, k) for k in Sources._fields if hasattr(settings, k)}))
-    assert data.images is not None, "every data set of this command has pictures"
+    assert data.images is not None, "every data set of this command has images"
     backbone = load_backbone(settings.backbone, settings.backbone_weights, settings.image_size)
     if settings.precision == "bfloat16":
         backbone.trunk.to(torch.bfloat16)
@@ -136,13 +136,13 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
         progress.update(task, completed=len(data.images))
     if rank == 0:
         console.print(
-            f"{settings.out}: feature maps of {len(data.images)} pictures{rate.words()}", highlight=False
+            f"{settings.out}: feature maps of {len(data.images)} images{rate.words()}", highlight=False
         )
     return settings.out
 
 
 class Rate:
-    """Pictures a second; the first batch, or what an earlier run had done, does not count."""
+    """Images a second; the first batch, or what an earlier run had done, does not count."""
 
     def __init__(self) -> None:
         self._start: float | None = None

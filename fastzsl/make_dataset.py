@@ -1,4 +1,4 @@
-"""`python -m fastzsl.make_dataset`: a folder of pictures and a spreadsheet become a checked data set."""
+"""`python -m fastzsl.make_dataset`: a folder of images and a spreadsheet become a checked data set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastzsl.data.make.assemble import (
     check_place,
     choose_unseen,
     list_class_folders,
-    list_pictures,
+    list_images,
     match_classes,
     write_image_folder,
 )
@@ -31,9 +31,9 @@ from fastzsl.features.backbones import load_backbone
 from fastzsl.features.extraction import extract_features
 from fastzsl.features.opening import load_regions
 
-DESCRIPTION = """Make a data set of your own pictures.
+DESCRIPTION = """Make a data set of your own images.
 
-The pictures lie in one folder a class. The spreadsheet, saved as CSV, has a row a class; its columns may have any
+The images lie in one folder a class. The spreadsheet, saved as CSV, has a row a class; its columns may have any
 names and order: one has the class names, one may say which classes are unseen, those of numbers (or yes and no) are
 the attributes. Everything is checked first, and OUT is made only if all is well:
 
@@ -47,7 +47,7 @@ class Settings:
     """What to make.
 
     Args:
-        images: folder with a folder of pictures for each class.
+        images: folder with a folder of images for each class.
         attributes: CSV table with a row for each class.
         out: the data set's folder.
         class_column: header of the column of class names; default: the one with the folders' names.
@@ -55,11 +55,11 @@ class Settings:
         leave_out: headers of columns that are no attributes.
         unseen: classes that nobody trains on, or a file with a name a line.
         unseen_share: share of the classes that become unseen, where nothing else says which.
-        seed: decides which, and the split of the seen classes' pictures.
+        seed: decides which, and the split of the seen classes' images.
         missing: what to do with empty cells: stop, or take the seen classes' mean, or 0.
         partial: leave out classes that have only a row or only a folder, instead of stopping.
-        pictures: link to the pictures where they are, or copy them.
-        skip_bad_images: leave out pictures that cannot be read, instead of stopping.
+        pictures: link to the images where they are, or copy them.
+        skip_bad_images: leave out images that cannot be read, instead of stopping.
         features: also extract features and write both formats of other programs.
         backbone: for the features; see `python -m fastzsl.info`.
         backbone_weights: file with its weights, or "random".
@@ -93,7 +93,7 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
     """Check everything, then make the folder. Returns its path.
 
     Raises:
-        UserError: anything wrong with pictures, table or options; nothing is left behind then.
+        UserError: anything wrong with images, table or options; nothing is left behind then.
     """
     console = console or open_console()
     backbone = load_backbone(settings.backbone, settings.backbone_weights) if settings.features else None
@@ -114,7 +114,7 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
     for note in material.notes:
         console.print(f"- {note}", highlight=False, markup=False)
     console.print(
-        f"{settings.out}: {len(data.seen)} seen and {len(data.unseen)} unseen classes, {len(data.labels)} pictures "
+        f"{settings.out}: {len(data.seen)} seen and {len(data.unseen)} unseen classes, {len(data.labels)} images "
         f"({len(data.trainval)} to train, {len(data.test_seen)} and {len(data.test_unseen)} to test)",
         highlight=False, markup=False,
     )  # fmt: skip
@@ -156,14 +156,14 @@ def _gather(settings: Settings, console: Console) -> Material:
     values, more = fill_missing(sheet.values[rows], unseen, settings.missing, names, sheet.attributes)
     notes += more + describe_attributes(values, unseen, names, sheet.attributes)
     with progress_bars(console) as progress:
-        task = progress.add_task("reading pictures", total=None)
-        pictures, faults = list_pictures(
+        task = progress.add_task("reading images", total=None)
+        pictures, faults = list_images(
             [folders[name] for name in names], settings.skip_bad_images,
             lambda count: progress.advance(task, count),
         )  # fmt: skip
     empty = [name for name, own in zip(names, pictures) if not own]
     if empty:
-        raise UserError(f"{folders[empty[0]]}: no pictures in it ({len(empty)} classes have none)")
+        raise UserError(f"{folders[empty[0]]}: no images in it ({len(empty)} classes have none)")
     return Material(names, pictures, unseen, sheet.attributes, values, notes + faults)
 
 

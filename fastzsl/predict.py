@@ -17,7 +17,7 @@ from rich.table import Table
 from fastzsl.command.console import open_console, printable, progress_bars
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
-from fastzsl.data.formats.folder import read_picture
+from fastzsl.data.formats.folder import read_image
 from fastzsl.errors import UserError
 from fastzsl.prediction.classes import CandidateClasses
 from fastzsl.prediction.recogniser import Prediction, Recogniser, list_pictures, load
@@ -139,7 +139,7 @@ def _entries(
 
 
 def _write_overlays(prediction: Prediction, folder: Path, count: int, taken: set[str]) -> list[Path]:
-    picture = read_picture(Path(prediction.picture))
+    picture = read_image(Path(prediction.picture))
     stem = unique = Path(prediction.picture).stem
     number = 1
     while unique in taken:

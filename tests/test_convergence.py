@@ -66,7 +66,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ZeroShotDataset:
     small = replace(
         whole, labels=whole.labels[used], trainval=part(whole.trainval), test_seen=part(whole.test_seen),
         test_unseen=part(whole.test_unseen), images=SomePictures(whole, used),
-        picture_ids=torch.arange(len(used)), fingerprint="shapes-part",
+        image_ids=torch.arange(len(used)), fingerprint="shapes-part",
     )  # fmt: skip
     path = tmp_path_factory.mktemp("features") / "part.h5"
     extract_features(small.images, load_backbone(), path, fingerprint="shapes-part")

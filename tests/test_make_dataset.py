@@ -1,4 +1,4 @@
-"""A folder of pictures and a spreadsheet become a data set that trains, or one line says what is wrong."""
+"""A folder of images and a spreadsheet become a data set that trains, or one line says what is wrong."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FOLDERS = ("001.Red_Fox", "herring gull", "Starling", "Otter", "common swift")
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Five folders of three pictures each, and what desktops leave there."""
+    """Five folders of three images each, and what desktops leave there."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "photos"
     for name in FOLDERS:
@@ -125,7 +125,7 @@ def test_partial_leaves_out_what_has_no_partner(tmp_path: Path, images: Path) ->
     with pytest.raises(UserError, match=r"1 folders have no row in .*first badger"):
         make_dataset(_settings(tmp_path, images, text))
     (images / "badger").rmdir()
-    with pytest.raises(UserError, match="1 rows have no folder of pictures, first eagle owl"):
+    with pytest.raises(UserError, match="1 rows have no folder of images, first eagle owl"):
         make_dataset(_settings(tmp_path, images, text))
     (images / "badger").mkdir()
     assert len(image_folder(make_dataset(_settings(tmp_path, images, text, partial=True))).class_names) == 5
@@ -135,13 +135,13 @@ def test_bad_and_repeated_pictures_are_named(tmp_path: Path, images: Path) -> No
     (images / "Otter" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     (images / "Starling" / "9.png").write_bytes((images / "Otter" / "0.png").read_bytes())
     settings = _settings(tmp_path, images)
-    with pytest.raises(UserError, match=r"1 of 17 pictures cannot be read, first .*broken\.jpg"):
+    with pytest.raises(UserError, match=r"1 of 17 images cannot be read, first .*broken\.jpg"):
         make_dataset(settings)
     assert not settings.out.exists()
     out = make_dataset(replace(settings, skip_bad_images=True))
     notes = "\n".join(json.loads((out / "report.json").read_text())["notes"])
-    assert "broken.jpg: not a readable picture" in notes
-    assert "1 pictures are in several classes" in notes
+    assert "broken.jpg: not a readable image" in notes
+    assert "1 images are in several classes" in notes
     assert len(image_folder(out).labels) == 16
 
 
@@ -165,7 +165,7 @@ def test_bad_and_repeated_pictures_are_named(tmp_path: Path, images: Path) -> No
         (SHEET, {"unseen": ("oter",)}, 'no class oter; did you mean "Otter"?'),
         (SHEET.replace("train", "test"), {}, "0 seen and 5 unseen classes; wanted at least 2 and 1"),
         (SHEET, {"leave_out": ("weight (g)", "wings")}, "no column of numbers"),
-        ("n;a\nfoo;1\nbar;2\n", {}, "no column has the names of the picture folders"),
+        ("n;a\nfoo;1\nbar;2\n", {}, "no column has the names of the image folders"),
     ],
 )
 def test_a_wrong_spreadsheet_is_refused_in_one_line_and_leaves_nothing(
@@ -199,7 +199,7 @@ def test_an_existing_folder_is_not_touched_and_no_picture_is_read_for_it(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
-    monkeypatch.setattr("fastzsl.make_dataset.list_pictures", None)  # hours, for many pictures
+    monkeypatch.setattr("fastzsl.make_dataset.list_images", None)  # hours, for many images
     with pytest.raises(UserError, match="is not empty"):
         make_dataset(_settings(tmp_path, images))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
@@ -217,7 +217,7 @@ def test_what_cannot_be_read_as_a_list_or_a_table_is_refused(tmp_path: Path, ima
         make_dataset(settings)
     os.mkfifo(images / "Otter" / "x.png")
     with pytest.raises(
-        UserError, match=r"1 of 16 p\w+ cannot be read, first .*x\.png is a FIFO; wanted an image"
+        UserError, match=r"1 of 16 images cannot be read, first .*x\.png is a FIFO; wanted an image"
     ):
         make_dataset(_settings(tmp_path, images))
     assert not (tmp_path / "out").exists()
@@ -294,7 +294,7 @@ def test_command_line_prints_the_report_and_the_next_command(
     assert (
         f"{command} --embedding-normalisation standardise" in whole.splitlines()
     )  # to be copied as it stands
-    assert "3 seen and 2 unseen classes, 15 pictures" in printed
+    assert "3 seen and 2 unseen classes, 15 images" in printed
     assert "python -m fastzsl.train --dataset folder" in printed
     assert "--embedding-normalisation standardise" in printed  # grams beside yes and no
     with pytest.raises(SystemExit) as caught:

@@ -1,4 +1,4 @@
-"""One zero-shot data set, whatever its source: classes with embeddings, splits, pictures or region features."""
+"""One zero-shot data set, whatever its source: classes with embeddings, splits, images or region features."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fastzsl.features.sources import ImageSource, RegionSource
 
 @dataclass(frozen=True)
 class ZeroShotDataset:
-    """Classes, their embeddings, and which pictures may be used for what.
+    """Classes, their embeddings, and which images may be used for what.
 
     Attributes:
         name: short name, used in tables and file names.
         class_names: C names.
         class_embeddings: (C, m) float32, attributes or word vectors.
         seen, unseen: int64 class ids; together each id of 0..C-1 at most once.
-        labels: (N,) int64 class id of each picture.
-        trainval: int64 picture indices for training (seen classes only).
-        test_seen, test_unseen: int64 picture indices for testing only.
-        images, regions: where pictures and features come from; at least one of the two.
+        labels: (N,) int64 class id of each image.
+        trainval: int64 image indices for training (seen classes only).
+        test_seen, test_unseen: int64 image indices for testing only.
+        images, regions: where images and features come from; at least one of the two.
         attribute_names: m names, or empty.
         fingerprint: changes whenever the images change, or the features that the data set came with; names no
             place. Names the cached features.
-        picture_ids: (N,) index of each picture in its source, which this data set may show a part of.
+        image_ids: (N,) index of each image in its source, which this data set may show a part of.
     """
 
     name: str
@@ -45,12 +45,12 @@ class ZeroShotDataset:
     regions: RegionSource | None = None
     attribute_names: tuple[str, ...] = ()
     fingerprint: str = ""
-    picture_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    image_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     _identity: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not len(self.picture_ids):
-            object.__setattr__(self, "picture_ids", torch.arange(len(self.labels)))
+        if not len(self.image_ids):
+            object.__setattr__(self, "image_ids", torch.arange(len(self.labels)))
         check(self)
 
     @property
@@ -65,7 +65,7 @@ class ZeroShotDataset:
         """SHA-256, in hexadecimal, of all that decides a result on this data set.
 
         That is the images or the features that the data set came with (by `fingerprint`; without one, by every
-        pixel or number of theirs), class names and class embeddings, labels, splits and `picture_ids`. Names of
+        pixel or number of theirs), class names and class embeddings, labels, splits and `image_ids`. Names of
         folders and where they lie do not count, nor do features that were extracted from the images: what
         extracted them belongs to the settings. Computed once an object.
         """
@@ -74,12 +74,10 @@ class ZeroShotDataset:
         return self._identity
 
     def read_regions(self, indices: Tensor) -> Tensor:
-        """Region features (B, T, d) of the pictures `indices` of this data set."""
+        """Region features (B, T, d) of the images `indices` of this data set."""
         if self.regions is None:
-            raise UserError(
-                f"data set {self.name} has pictures but no region features yet; extract them first"
-            )
-        return self.regions.regions(self.picture_ids[indices])
+            raise UserError(f"data set {self.name} has images but no region features yet; extract them first")
+        return self.regions.regions(self.image_ids[indices])
 
     def with_regions(self, regions: RegionSource) -> ZeroShotDataset:
         """The same data set reading its features from `regions`, which covers the whole source."""
@@ -91,7 +89,7 @@ def _identity(data: ZeroShotDataset) -> str:
     names = "\0".join(data.class_names).encode("utf-8", "surrogateescape")
     digest.update(f"class_names {data.num_classes} {len(names)}\n".encode() + names)
     fields = (
-        "class_embeddings", "seen", "unseen", "labels", "trainval", "test_seen", "test_unseen", "picture_ids",
+        "class_embeddings", "seen", "unseen", "labels", "trainval", "test_seen", "test_unseen", "image_ids",
     )  # fmt: skip
     for name in fields:
         values = getattr(data, name).detach().cpu()
@@ -104,7 +102,7 @@ def _identity(data: ZeroShotDataset) -> str:
 
 def _add_contents(digest: hashlib._Hash, data: ZeroShotDataset) -> None:
     """Every number of the regions, or every pixel where there are none."""
-    for index in data.picture_ids.tolist():
+    for index in data.image_ids.tolist():
         if data.regions is not None:
             values = data.regions.regions([index]).float().numpy()
         else:
@@ -113,8 +111,8 @@ def _add_contents(digest: hashlib._Hash, data: ZeroShotDataset) -> None:
         digest.update(f"{values.shape}\n".encode() + values.tobytes())
 
 
-def redraw_classes(data: ZeroShotDataset, seed: int, picture_share: float = 0.2) -> ZeroShotDataset:
-    """The same pictures with other classes unseen, as many as before, drawn from `seed`.
+def redraw_classes(data: ZeroShotDataset, seed: int, image_share: float = 0.2) -> ZeroShotDataset:
+    """The same images with other classes unseen, as many as before, drawn from `seed`.
 
     One split of the classes says little about a method: the spread over splits is often larger than the
     difference that is measured.
@@ -125,7 +123,7 @@ def redraw_classes(data: ZeroShotDataset, seed: int, picture_share: float = 0.2)
     unseen, seen = shuffled[: len(data.unseen)].sort().values, shuffled[len(data.unseen) :].sort().values
     indices = torch.arange(len(data.labels))
     of_seen = torch.isin(data.labels, seen)
-    trainval, test_seen = split_per_class(indices[of_seen], data.labels[of_seen], picture_share, generator)
+    trainval, test_seen = split_per_class(indices[of_seen], data.labels[of_seen], image_share, generator)
     test_unseen = indices[torch.isin(data.labels, unseen)]
     return replace(
         data, seen=seen, unseen=unseen, trainval=trainval, test_seen=test_seen, test_unseen=test_unseen
@@ -135,9 +133,9 @@ def redraw_classes(data: ZeroShotDataset, seed: int, picture_share: float = 0.2)
 def split_per_class(
     indices: Tensor, labels: Tensor, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Split picture indices class by class into the rest and a random `share` of at least one picture.
+    """Split image indices class by class into the rest and a random `share` of at least one image.
 
-    A class with a single picture keeps it in the first part.
+    A class with a single image keeps it in the first part.
     """
     first, second = [], []
     for label in labels.unique().tolist():
@@ -174,9 +172,9 @@ def check(data: ZeroShotDataset) -> None:
     if both:
         raise UserError(f"{where}: {len(both)} classes are seen and unseen: {_examples(both, names)}")
     if data.images is None and data.regions is None:
-        raise UserError(f"{where} has neither pictures nor region features")
-    if len(data.picture_ids) != len(data.labels):
-        raise UserError(f"{where}: {len(data.picture_ids)} pictures but {len(data.labels)} labels")
+        raise UserError(f"{where} has neither images nor region features")
+    if len(data.image_ids) != len(data.labels):
+        raise UserError(f"{where}: {len(data.image_ids)} images but {len(data.labels)} labels")
     if len(data.labels) and not 0 <= int(data.labels.min()) <= int(data.labels.max()) < classes:
         raise UserError(
             f"{where}: labels run from {int(data.labels.min())} to {int(data.labels.max())}; "
@@ -197,20 +195,18 @@ def _check_splits(data: ZeroShotDataset, where: str) -> None:
                 f"{where}: {len(bad)} indices of {name} are outside 0 to {count - 1}, first {bad[:3].tolist()}"
             )
         if len(part.unique()) != len(part):
-            raise UserError(f"{where}: split {name} names a picture twice")
+            raise UserError(f"{where}: split {name} names an image twice")
         classes, kind = (data.unseen, "unseen") if name == "test_unseen" else (data.seen, "seen")
         foreign = part[~torch.isin(data.labels[part], classes)]
         if len(foreign):
             raise UserError(
-                f"{where}: {len(foreign)} pictures of {name} have a class that is not {kind}, "
+                f"{where}: {len(foreign)} images of {name} have a class that is not {kind}, "
                 f"first {foreign[:3].tolist()}"
             )
     for name in ("test_seen", "test_unseen"):
         shared = set(data.trainval.tolist()) & set(parts[name].tolist())
         if shared:
-            raise UserError(
-                f"{where}: {len(shared)} pictures are in trainval and {name}: {sorted(shared)[:3]}"
-            )
+            raise UserError(f"{where}: {len(shared)} images are in trainval and {name}: {sorted(shared)[:3]}")
 
 
 def _examples(ids: set[int], names: tuple[str, ...]) -> str:

@@ -39,7 +39,7 @@ class Sources(NamedTuple):
 
 
 def find_dataset(sources: Sources) -> ZeroShotDataset:
-    """The data set with its pictures, before any feature is extracted.
+    """The data set with its images, before any feature is extracted.
 
     Raises:
         UserError: anything wrong with its files, or an option that this data set does not take.

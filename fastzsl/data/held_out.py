@@ -1,4 +1,4 @@
-"""The guard of the protocol: whoever chooses settings gets an object that cannot reach a test picture."""
+"""The guard of the protocol: whoever chooses settings gets an object that cannot reach a test image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class HeldOutClasses:
     """Which seen classes play the unseen ones.
 
     Attributes:
-        seed: shuffles the seen classes, and draws the pictures that play test_seen.
+        seed: shuffles the seen classes, and draws the images that play test_seen.
         fold, folds: part `fold` of the shuffled classes cut into `folds` equal parts, so that every seen
             class is held out once in each repetition; folds = 0 holds out as large a share of the seen
             classes as the unseen ones are of all, as `choose_gamma` does.
@@ -32,17 +32,17 @@ class HeldOutClasses:
 
 
 class SeenClassesOnly:
-    """The training pictures of a data set, and nothing else of it.
+    """The training images of a data set, and nothing else of it.
 
-    Keeps no test index, no label of a test picture and no description of an unseen class. Its sources refuse
-    every picture that is not a training picture, so that a mistake raises instead of flattering.
+    Keeps no test index, no label of a test image and no description of an unseen class. Its sources refuse
+    every image that is not a training image, so that a mistake raises instead of flattering.
 
     Args:
         data: the full problem; no reference to it is kept.
     """
 
     def __init__(self, data: ZeroShotDataset) -> None:
-        allowed = data.picture_ids[data.trainval]
+        allowed = data.image_ids[data.trainval]
         seen = data.seen.sort().values
         position = torch.full((data.num_classes,), -1, dtype=torch.long)
         position[seen] = torch.arange(len(seen))
@@ -76,11 +76,11 @@ class SeenClassesOnly:
             )
         return self.draw(held, held_out.seed, first=first)
 
-    def draw(self, held: int, seed: int, picture_share: float = 0.2, first: int = 0) -> ZeroShotDataset:
+    def draw(self, held: int, seed: int, image_share: float = 0.2, first: int = 0) -> ZeroShotDataset:
         """Hold out `held` of the classes shuffled by `seed`, from place `first` on.
 
         Args:
-            picture_share: share of the other classes' pictures that becomes test_seen.
+            image_share: share of the other classes' images that becomes test_seen.
         """
         generator = torch.Generator().manual_seed(seed)
         count = len(self.class_names)
@@ -92,7 +92,7 @@ class SeenClassesOnly:
         labels = new_id[self._labels]
         is_kept = labels < len(kept)
         indices = torch.arange(len(labels))
-        trainval, test_seen = split_per_class(indices[is_kept], labels[is_kept], picture_share, generator)
+        trainval, test_seen = split_per_class(indices[is_kept], labels[is_kept], image_share, generator)
         return ZeroShotDataset(
             name=f"{self.name}-held-out-{seed}" + (f"-{first}" if first else ""),
             class_names=tuple(self.class_names[i] for i in old_ids.tolist()),
@@ -107,15 +107,15 @@ class SeenClassesOnly:
             regions=self._regions,
             attribute_names=self._attributes,
             fingerprint=self._fingerprint,
-            picture_ids=self._pictures,
+            image_ids=self._pictures,
         )
 
 
 class OnlyRegions:
-    """Region features of allowed pictures.
+    """Region features of allowed images.
 
     Raises:
-        PermissionError: on a picture that is not allowed.
+        PermissionError: on an image that is not allowed.
     """
 
     def __init__(self, source: RegionSource, allowed: Tensor) -> None:
@@ -132,10 +132,10 @@ class OnlyRegions:
 
 
 class OnlyImages:
-    """Allowed pictures.
+    """Allowed images.
 
     Raises:
-        PermissionError: on a picture that is not allowed.
+        PermissionError: on an image that is not allowed.
     """
 
     def __init__(self, source: ImageSource, allowed: Tensor) -> None:
@@ -167,6 +167,6 @@ def _refuse(indices: Tensor, allowed: Tensor) -> None:
     bad = indices[~allowed[indices]]
     if len(bad):
         raise PermissionError(
-            f"{len(bad)} pictures are not training pictures, first {bad[:3].tolist()}; settings are chosen "
-            "on training pictures of seen classes only"
+            f"{len(bad)} images are not training images, first {bad[:3].tolist()}; settings are chosen "
+            "on training images of seen classes only"
         )

@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         name: as given to `load_backbone`.
         feature_dim: d.
         grid: (h, w).
-        image_size: side of the square pictures that `preprocess` makes, in pixels.
+        image_size: side of the square images that `preprocess` makes, in pixels.
     """
 
     mean: Tensor
@@ -98,7 +98,7 @@ class Backbone(nn.Module):
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Feature maps of pictures.
+        """Feature maps of images.
 
         Args:
             images: uint8 (B, 3, H, W) from `preprocess`, or floats in [0, 1].

@@ -1,4 +1,4 @@
-"""Pictures through a frozen backbone into a file of feature maps, once."""
+"""Images through a frozen backbone into a file of feature maps, once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastzsl.files.hdf5 import read_hdf5
 
 
 class Progress(Protocol):
-    """Called with the number of pictures done since the last call."""
+    """Called with the number of images done since the last call."""
 
     def __call__(self, pictures: int) -> None: ...
 
@@ -41,25 +41,25 @@ def extract_features(
     device: torch.device | str = "cpu",
     progress: Progress = lambda pictures: None,
 ) -> None:
-    """Write `feature_map` (N, d, h, w) of every picture to an HDF5 file, going on where a run stopped.
+    """Write `feature_map` (N, d, h, w) of every image to an HDF5 file, going on where a run stopped.
 
-    Pictures are drawn or decoded by threads while the backbone works. The file appears under its name only
+    Images are drawn or decoded by threads while the backbone works. The file appears under its name only
     when it is whole.
 
     Args:
-        images: the pictures.
+        images: the images.
         backbone: what makes the features; its trunk's type is the precision of the work.
         path: the file to make.
-        fingerprint, weights: name the pictures and the backbone's weights, so that an unfinished file of
+        fingerprint, weights: name the images and the backbone's weights, so that an unfinished file of
             others is not continued.
         dtype: of the stored features, "float16" or "float32".
         arrays: other data sets of the file, such as labels and splits.
-        batch_size: pictures in a step of the backbone.
+        batch_size: images in a step of the backbone.
         device: where the backbone works.
-        progress: hears of every batch, and first of the pictures that a run before has done.
+        progress: hears of every batch, and first of the images that a run before has done.
 
     Raises:
-        UserError: a picture cannot be read (the file is named), features that are not finite, a file in the
+        UserError: an image cannot be read (the file is named), features that are not finite, a file in the
             way.
     """
     backbone = backbone.to(device)
@@ -80,7 +80,7 @@ def extract_features(
         done = 0
         missing = writer.missing.tolist()
         for _, features in in_batches(missing, read, work, batch_size, torch.device(device)):
-            assert features is not None, "every picture is read, or raises"
+            assert features is not None, "every image is read, or raises"
             writer.write(writer.missing[done : done + len(features)], features)
             done += len(features)
             progress(len(features))
@@ -109,7 +109,7 @@ def weights_name(weights: str | None) -> str:
 
 
 def cache_path(fingerprint: str, backbone: Backbone, weights: str | None) -> Path:
-    """The cached features of these pictures by this backbone."""
+    """The cached features of these images by this backbone."""
     if not fingerprint:
         raise UserError("a data set without a fingerprint cannot be cached")
     identity = feature_identity(backbone, fingerprint, weights)

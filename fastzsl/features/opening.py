@@ -18,10 +18,10 @@ def load_regions(path: Path, count: int | None = None) -> RegionSource:
     many images in a chunk, is read once in order first, see `fastzsl.features.repacked`.
 
     Args:
-        count: the number of pictures that it must have, if known.
+        count: the number of images that it must have, if known.
 
     Raises:
-        UserError: not a whole file of feature maps, or one of another number of pictures.
+        UserError: not a whole file of feature maps, or one of another number of images.
     """
     contents = read_hdf5(path, ["checksum"], maps="feature_map")
     return open_regions(path, contents.maps, contents.arrays.get("checksum"), count)
@@ -36,7 +36,7 @@ def open_regions(
         raise UserError(f"{path}: feature_map is {found}; wanted floating numbers (N, d, h, w)")
     if count is not None and maps.shape[0] != count:
         raise UserError(
-            f"{path}: features of {maps.shape[0]} pictures; wanted {count}: a file of another data set?"
+            f"{path}: features of {maps.shape[0]} images; wanted {count}: a file of another data set?"
         )
     if checksums is not None:
         if checksums.shape != maps.shape[:1] or checksums.dtype != np.uint32:
@@ -46,7 +46,7 @@ def open_regions(
         missing = np.flatnonzero(checksums == 0)
         if len(missing):
             raise UserError(
-                f"{path}: {len(missing)} of {maps.shape[0]} pictures are missing, "
+                f"{path}: {len(missing)} of {maps.shape[0]} images are missing, "
                 f"first {missing[:3].tolist()}; the extraction did not end"
             )
     if maps.offsets is None or maps.dtype.str not in ("<f2", "<f4"):

@@ -80,9 +80,7 @@ def _blocks(path: Path, maps: Maps, dtype: np.dtype, words: str) -> Iterator[tup
                     bad = ~np.isfinite(block.reshape(len(block), -1)).all(1)
                     if bad.any():
                         first = start + int(np.argmax(bad))
-                        raise UserError(
-                            f"{path}: the features of picture {first} have NaN or infinite entries"
-                        )
+                        raise UserError(f"{path}: the features of image {first} have NaN or infinite entries")
                     yield start, block
                     bar.advance(task, len(block))
         except (OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Extraction shared by several processes: each fills a file of its own pictures, the first joins them.
+"""Extraction shared by several processes: each fills a file of its own images, the first joins them.
 
 The processes meet at the files only, which appear under their names when they are whole: no process group, and each
 goes on by itself where it was killed. Machines must share the folder.
@@ -25,7 +25,7 @@ POLL_SECONDS = 0.2
 
 
 class EveryNth:
-    """The pictures `rank`, `rank + world`, … of a source."""
+    """The images `rank`, `rank + world`, … of a source."""
 
     def __init__(self, images: ImageSource, rank: int, world: int) -> None:
         self._images, self._places = images, range(rank, len(images), world)
@@ -44,7 +44,7 @@ class EveryNth:
 
 
 def part_path(path: Path, rank: int, world: int) -> Path:
-    """The file of one process's pictures, beside the whole one; removed when they are joined."""
+    """The file of one process's images, beside the whole one; removed when they are joined."""
     return path.with_name(f".{path.name}.part-{rank + 1}-of-{world}")
 
 
@@ -66,7 +66,7 @@ def extract_share(
     """As `extract_features`, by `world` processes of which this is `rank`; process 0 returns with the whole file.
 
     The file is the one that a single process makes: the same bytes in `feature_map` as far as the backbone's
-    result for a picture does not depend on the others of its batch.
+    result for an image does not depend on the others of its batch.
 
     Raises:
         UserError: as `extract_features`.

@@ -1,4 +1,4 @@
-"""Where pictures and region features come from, one at a time and lazily."""
+"""Where images and region features come from, one at a time and lazily."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from torch import Tensor
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """N pictures, drawn or decoded when asked for."""
+    """N images, drawn or decoded when asked for."""
 
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Image.Image:
-        """Picture `index` in RGB."""
+        """Image `index` in RGB."""
 
     def mask(self, index: int) -> np.ndarray | None:
-        """Bool mask (height, width) of the picture's object, or None where it is not known."""
+        """Bool mask (height, width) of the image's object, or None where it is not known."""
 
     def describe(self, index: int) -> str:
-        """The file's path, or what else names the picture in a message."""
+        """The file's path, or what else names the image in a message."""
 
 
 @runtime_checkable
 class RegionSource(Protocol):
-    """Region features of N pictures."""
+    """Region features of N images."""
 
     feature_shape: tuple[int, int, int]
-    """(d, h, w) of one picture's feature map."""
+    """(d, h, w) of one image's feature map."""
 
     def __len__(self) -> int: ...
 
     def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Features (B, T, d) of the pictures `indices`, T = h·w, in the stored dtype."""
+        """Features (B, T, d) of the images `indices`, T = h·w, in the stored dtype."""
 
 
 class MemoryRegions:

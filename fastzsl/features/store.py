@@ -1,10 +1,10 @@
-"""Files of feature maps: HDF5 in the convention of the dense-attention papers, read a picture at a time.
+"""Files of feature maps: HDF5 in the convention of the dense-attention papers, read an image at a time.
 
-`feature_map` (N, d, h, w) in float16 or float32, one chunk a picture and not compressed, so that each
-picture's numbers lie in the file as they are. They are read from there with plain reads, which is as fast as
-copying memory and can be shuffled picture by picture; the HDF5 library only tells where they are. `checksum`
-(N,), if present, is the CRC-32 of each picture's bytes (0 where none was written) and is compared when a
-picture is first read.
+`feature_map` (N, d, h, w) in float16 or float32, one chunk an image and not compressed, so that each
+image's numbers lie in the file as they are. They are read from there with plain reads, which is as fast as
+copying memory and can be shuffled image by image; the HDF5 library only tells where they are. `checksum`
+(N,), if present, is the CRC-32 of each image's bytes (0 where none was written) and is compared when a
+image is first read.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class FileRegions:
         """Features (B, T, d) in the stored dtype.
 
         Raises:
-            UserError: a picture's numbers are NaN or infinite, cut short, or not those that were written.
+            UserError: an image's numbers are NaN or infinite, cut short, or not those that were written.
         """
         return self.feature_maps(np.asarray(indices, dtype=np.int64)).flatten(2).transpose(1, 2)
 
@@ -85,15 +85,15 @@ class FileRegions:
         while done < len(view):
             got = os.preadv(self._descriptor, [view[done:]], start + done)
             if got == 0:
-                raise UserError(f"{self._path}: picture {index} is cut short")
+                raise UserError(f"{self._path}: image {index} is cut short")
             done += got
         if self._unchecked[index]:
             if self._checksums is not None and checksum(view) != self._checksums[index]:
                 raise UserError(
-                    f"{self._path}: the features of picture {index} are not those that were written"
+                    f"{self._path}: the features of image {index} are not those that were written"
                 )
             if not _finite(row):
-                raise UserError(f"{self._path}: the features of picture {index} have NaN or infinite entries")
+                raise UserError(f"{self._path}: the features of image {index} have NaN or infinite entries")
             self._unchecked[index] = False
 
 
@@ -104,7 +104,7 @@ def _finite(row: np.ndarray) -> bool:
 
 
 def checksum(row: memoryview | bytes) -> int:
-    """CRC-32 of a picture's bytes; never 0, which marks a picture that was not written."""
+    """CRC-32 of an image's bytes; never 0, which marks an image that was not written."""
     return zlib.crc32(row) or 1
 
 

@@ -1,4 +1,4 @@
-"""Pictures through a model as fast as the machine goes: whole small batches a core, or read ahead of a GPU."""
+"""Images through a model as fast as the machine goes: whole small batches a core, or read ahead of a GPU."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 CPU_BATCH = 4
-"""Pictures that pass the backbone together on one core. With 8 the largest maps are arrays that the system hands out
-anew every time, zeroed page by page: EfficientNet-Lite0 76 pictures a second against 92, ResNet-101 14.7 and 15.8."""
+"""Images that pass the backbone together on one core. With 8 the largest maps are arrays that the system hands out
+anew every time, zeroed page by page: EfficientNet-Lite0 76 images a second against 92, ResNet-101 14.7 and 15.8."""
 
 
 def in_batches(
@@ -28,18 +28,18 @@ def in_batches(
     batch_size: int,
     device: torch.device,
 ) -> Iterator[tuple[list[R], S | None]]:
-    """Read pictures and work on them, batch after batch in order and in bounded memory, without gradients.
+    """Read images and work on them, batch after batch in order and in bounded memory, without gradients.
 
     On the CPU every core takes whole small batches, reading and work, on one thread: products of seven by seven
     maps are too small to be shared among threads, and nobody waits for anybody (about twice as fast as
     sharing). On a GPU threads read ahead and the device takes the batches.
 
     Args:
-        items: what names the pictures; taken a few batches ahead.
+        items: what names the images; taken a few batches ahead.
         read: what is to be known of an item, and its pixels, or None where there is nothing to work on.
             Called in threads, as is `work` on the CPU; what they raise is raised here, in the item's turn.
         work: from the stacked pixels, on `device`, to whatever is wanted.
-        batch_size: pictures worked on together; on the CPU at most `CPU_BATCH`.
+        batch_size: images worked on together; on the CPU at most `CPU_BATCH`.
 
     Yields:
         what `read` said of a batch's items, and the result of `work` for those with pixels, None if none has.

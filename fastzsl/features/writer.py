@@ -1,9 +1,9 @@
-"""A feature file that grows picture by picture, outlives any kill, and never looks whole before it is.
+"""A feature file that grows image by image, outlives any kill, and never looks whole before it is.
 
 The file is made at its full size, with every chunk in its place, under a hidden name; from then on the HDF5
-library is not asked again, and a picture's numbers are written to their place, then their checksum. Whatever
-stops the writer, the file's structure stays right, and a picture counts as written only if its numbers agree
-with its checksum, which also holds after a power cut. The file gets its name when no picture is missing.
+library is not asked again, and an image's numbers are written to their place, then their checksum. Whatever
+stops the writer, the file's structure stays right, and an image counts as written only if its numbers agree
+with its checksum, which also holds after a power cut. The file gets its name when no image is missing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class FeatureWriter:
         arrays: other data sets of the file.
 
     Attributes:
-        missing: int64 indices of the pictures still to be written, as found at the start.
+        missing: int64 indices of the images still to be written, as found at the start.
 
     Raises:
         UserError: an unfinished file of other features is in the way, or the disk is too small.
@@ -89,7 +89,7 @@ class FeatureWriter:
             os.close(self._descriptor)
 
     def write(self, indices: np.ndarray, features: np.ndarray) -> None:
-        """Store the maps (B, d, h, w) of the pictures `indices`.
+        """Store the maps (B, d, h, w) of the images `indices`.
 
         Raises:
             UserError: a feature is NaN, infinite, or too large for the file's type.
@@ -102,7 +102,7 @@ class FeatureWriter:
         if not finite.all():
             hint = "; --dtype float32 has room for larger numbers" if self._dtype == np.float16 else ""
             raise UserError(
-                f"the features of picture {indices[~finite][0]} are not finite in {self._dtype}{hint}"
+                f"the features of image {indices[~finite][0]} are not finite in {self._dtype}{hint}"
             )
         for index, row in zip(indices.tolist(), rows):
             view = memoryview(row).cast("B")
@@ -116,7 +116,7 @@ class FeatureWriter:
             return
         missing = np.flatnonzero(self._checksums() == 0)
         if len(missing):
-            raise RuntimeError(f"{len(missing)} pictures were not written, first {missing[:3].tolist()}")
+            raise RuntimeError(f"{len(missing)} images were not written, first {missing[:3].tolist()}")
         os.fsync(self._descriptor)
         move_into_place(self._partial, self.path)
 
@@ -151,8 +151,8 @@ class FeatureWriter:
                 file.attrs["fastzsl"] = self._identity
                 for name, values in arrays.items():
                     file.create_dataset(name, data=values)
-                _reserve(file, "feature_map", self._shape, self._dtype.newbyteorder("<"), by_picture=True)
-                _reserve(file, "checksum", self._shape[:1], np.dtype("<u4"), by_picture=False)
+                _reserve(file, "feature_map", self._shape, self._dtype.newbyteorder("<"), by_image=True)
+                _reserve(file, "checksum", self._shape[:1], np.dtype("<u4"), by_image=False)
             os.link(new, self._partial)  # unlike a rename, never on top of another writer's file
         except FileExistsError:
             pass
@@ -185,7 +185,7 @@ class FeatureWriter:
         return np.frombuffer(os.pread(self._descriptor, 4 * self._shape[0], self._checksums_at), dtype="<u4")
 
     def _find_missing(self) -> np.ndarray:
-        """Pictures without a checksum, or whose numbers do not agree with it."""
+        """Images without a checksum, or whose numbers do not agree with it."""
         assert self._descriptor is not None
         assert self._maps.offsets is not None
         claimed = self._checksums()
@@ -215,22 +215,20 @@ def _difference(found: str | None, wanted: str, keys: tuple[str, ...] = KEYS) ->
     except (ValueError, AssertionError, RecursionError):
         return "it was not made by this program"
     own = json.loads(wanted)
-    words = {"pictures": "the pictures differ", "arrays": "labels, splits or class embeddings differ"}
+    words = {"pictures": "the images differ", "arrays": "labels, splits or class embeddings differ"}
     for name in keys:
         if held.get(name) != own.get(name):
             return words.get(name, f"{name} is {held.get(name)}, not {own.get(name)}")
     return ""
 
 
-def _reserve(
-    file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, *, by_picture: bool
-) -> None:
+def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, *, by_image: bool) -> None:
     """A data set whose whole room in the file is taken now; h5py's own calls take it as rows are written."""
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    if by_picture:
+    if by_image:
         plan.set_chunk((1, *shape[1:]))
-        plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # a hole in the file until a picture is written
+        plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # a hole in the file until an image is written
     kind = h5py.h5t.py_create(dtype, logical=True)
     h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plan)
 
@@ -250,7 +248,7 @@ def _as_bytes(text: str | bytes) -> bytes:
 
 
 def _write_all(descriptor: int, view: memoryview, start: int) -> None:
-    """Write at `start`; a full disk raises `OSError` and leaves the picture's checksum unwritten."""
+    """Write at `start`; a full disk raises `OSError` and leaves the image's checksum unwritten."""
     done = 0
     while done < len(view):
         done += os.pwrite(descriptor, view[done:], start + done)

@@ -73,11 +73,11 @@ def _check_offsets(path: Path, maps: Maps, size: int) -> None:
     missing = np.flatnonzero(maps.offsets < 0)
     if len(missing):
         raise UserError(
-            f"{path}: {len(missing)} of {maps.shape[0]} pictures were never written, "
+            f"{path}: {len(missing)} of {maps.shape[0]} images were never written, "
             f"first {missing[:3].tolist()}"
         )
     ordered = np.sort(maps.offsets)
     if len(ordered) and (
         int(ordered[-1]) + maps.row_bytes > size or bool((np.diff(ordered) < maps.row_bytes).any())
     ):
-        raise UserError(f"{path}: damaged: pictures overlap or lie outside the file")
+        raise UserError(f"{path}: damaged: images overlap or lie outside the file")

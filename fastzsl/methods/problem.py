@@ -102,7 +102,7 @@ class Problem:
             raise UserError(
                 f"data set {self.name} has region features only; the backbone cannot be trained on it"
             )
-        return self._data.images.image(int(self._data.picture_ids[self._data.trainval[index]]))
+        return self._data.images.image(int(self._data.image_ids[self._data.trainval[index]]))
 
     def pooled(self) -> Tensor:
         """Pooled features (N, d) float32 of all training images, read once and kept."""

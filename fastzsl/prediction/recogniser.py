@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fastzsl.data.formats.folder import read_picture
+from fastzsl.data.formats.folder import read_image
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.throughput import in_batches
@@ -262,7 +262,7 @@ def _pictures(images: Picture | Iterable[Picture]) -> Iterator[Picture]:
 
 def _decode(picture: Picture, name: str) -> Image.Image:
     if isinstance(picture, str | Path):
-        return read_picture(Path(picture))
+        return read_image(Path(picture))
     if isinstance(picture, Image.Image):
         return picture
     found = type(picture).__name__

@@ -65,7 +65,7 @@ def localisation(model: Model, data: ZeroShotDataset, indices: Tensor) -> Locali
     everything = torch.arange(data.num_classes)
     hits, chance = [], []
     for batch in indices.split(BATCH):
-        if data.images.mask(int(data.picture_ids[batch[0]])) is None:
+        if data.images.mask(int(data.image_ids[batch[0]])) is None:
             return None
         attention = attention_of(model, data, batch, everything)
         if attention is None:
@@ -73,7 +73,7 @@ def localisation(model: Model, data: ZeroShotDataset, indices: Tensor) -> Locali
         side = round(attention.shape[2] ** 0.5)
         own = attention[torch.arange(len(batch)), data.labels[batch]]
         for index, weights in zip(batch.tolist(), own):
-            mask = data.images.mask(int(data.picture_ids[index]))
+            mask = data.images.mask(int(data.image_ids[index]))
             if mask is None or side * side != attention.shape[2]:
                 return None
             centres = torch.from_numpy(mask)[_centres(mask.shape[0], side)][:, _centres(mask.shape[1], side)]

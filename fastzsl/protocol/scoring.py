@@ -109,5 +109,5 @@ def _read_images(model: Model, data: ZeroShotDataset, indices: Tensor) -> Tensor
     assert data.images is not None
     images, preprocess = data.images, model.backbone.preprocess
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as workers:
-        read = workers.map(lambda i: preprocess(images.image(i)), data.picture_ids[indices].tolist())  # type: ignore[operator]
+        read = workers.map(lambda i: preprocess(images.image(i)), data.image_ids[indices].tolist())  # type: ignore[operator]
         return torch.stack(list(read))

@@ -80,7 +80,7 @@ def gallery(
         return []
     exhibits = []
     for row, (place, index) in enumerate(zip(spread.tolist(), picked.tolist())):
-        source, label = int(data.picture_ids[index]), int(data.labels[index])
+        source, label = int(data.image_ids[index]), int(data.labels[index])
         picture, mask = data.images.image(source), data.images.mask(source)
         order = data.unseen[scores.conventional_rows[place].argsort(descending=True)].tolist()
         others = [c for c in order if c != label][:negatives]

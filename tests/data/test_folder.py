@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastzsl.data.formats.folder import image_folder, read_picture
+from fastzsl.data.formats.folder import image_folder, read_image
 from fastzsl.data.formats.hdf5 import dataset_arrays, hdf5_dataset
 from fastzsl.data.formats.xlsa17_writer import write_xlsa17
 from fastzsl.errors import UserError
@@ -27,7 +27,7 @@ CLASSES = {"ant": "seen", "bee": "seen", "cat": "seen", "dog": "unseen"}
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Four classes of five small pictures."""
+    """Four classes of five small images."""
     rng = np.random.default_rng(0)
     rows = [["class", "split", "legs", "size"]]
     for i, (name, split) in enumerate(CLASSES.items()):
@@ -136,7 +136,7 @@ def blank_lines_and_a_fault(root: Path) -> None:
     [
         (make_extra_folder, r'images/catt: class catt has no row in .*classes.csv; did you mean "cat"\?'),
         (make_missing_folder, r'classes.csv: class bee has no folder in .*; did you mean "bea"\?'),
-        (empty_class, r"images/bee: class bee has no pictures"),
+        (empty_class, r"images/bee: class bee has no images"),
         (lambda r: change(r, 3, 2, "four"), r'row 4, column legs: "four"; wanted a finite number'),
         (lambda r: change(r, 2, 3, "nan"), r'row 3, column size: "nan"; wanted a finite number'),
         (lambda r: change(r, 2, 3, ""), r'row 3, column size: ""; wanted a finite number'),
@@ -174,7 +174,7 @@ def truncated(path: Path) -> None:
 
 
 def text(path: Path) -> None:
-    path.write_text("this is no picture")
+    path.write_text("this is no image")
 
 
 def bomb(path: Path) -> None:
@@ -205,7 +205,7 @@ def test_pictures_of_every_mode_become_rgb(tmp_path: Path) -> None:
     for mode in ("L", "P", "RGBA", "CMYK", "1", "LA"):
         path = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
         Image.new(mode, (4, 5)).save(path)
-        assert read_picture(path).mode == "RGB"
+        assert read_image(path).mode == "RGB"
 
 
 def test_the_real_photographs(caltech101: Path) -> None:

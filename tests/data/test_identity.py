@@ -122,7 +122,7 @@ def test_without_a_fingerprint_every_number_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["class_names", "class_embeddings", "labels", "trainval", "test_seen", "picture_ids"]
+    "field", ["class_names", "class_embeddings", "labels", "trainval", "test_seen", "image_ids"]
 )
 def test_every_field_counts(field: str) -> None:
     data = memory(torch.randn(5, 4, 2, 2))
@@ -132,7 +132,7 @@ def test_every_field_counts(field: str) -> None:
         "labels": torch.tensor([0, 0, 1, 0, 2]),
         "trainval": torch.tensor([2, 0]),
         "test_seen": torch.tensor([3]),
-        "picture_ids": torch.tensor([0, 1, 2, 4, 3]),
+        "image_ids": torch.tensor([0, 1, 2, 4, 3]),
     }[field]
     assert (
         replace(data, fingerprint="f").identity()
@@ -198,5 +198,5 @@ def test_the_cache_does_not_confuse_data_sets(root: Path, tmp_path: Path) -> Non
     path = cache_path(other.fingerprint, backbone, "random")
     assert not path.exists()
     shutil.copy(cache_path(data.fingerprint, backbone, "random"), path)  # under the other one's name
-    with pytest.raises(UserError, match="holds other features: the pictures differ; remove it"):
+    with pytest.raises(UserError, match="holds other features: the images differ; remove it"):
         with_features(other, backbone, "random")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastzsl.data.formats.drawing import draw_picture
+from fastzsl.data.formats.drawing import draw_image
 from fastzsl.data.formats.shapes import shapes
 from fastzsl.errors import UserError
 
@@ -52,10 +52,10 @@ def test_a_picture_is_the_same_in_any_order_and_differs_by_seed() -> None:
 
 @pytest.mark.parametrize("distractors", [0, 2, 7])
 def test_objects_do_not_overlap_and_the_mask_is_the_first_one(distractors: int) -> None:
-    """Drawing the same picture without distractors' colours changes nothing under the mask."""
+    """Drawing the same image without distractors' colours changes nothing under the mask."""
     objects = [(0, 0, 0)] + [(1, 2, 0)] * distractors  # a solid red circle among blue squares
     for i in range(10):
-        picture, mask = draw_picture(objects, np.random.default_rng(i))
+        picture, mask = draw_image(objects, np.random.default_rng(i))
         inside = np.asarray(picture, dtype=float)[mask]
         assert 100 < mask.sum() < 0.2 * mask.size
         assert (inside[:, 0] > inside[:, 2] + 40).mean() > 0.99

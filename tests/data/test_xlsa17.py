@@ -55,14 +55,14 @@ def test_validation_never_touches_a_test_picture_although_train_loc_does(tmp_pat
     test_seen = set(data.test_seen.tolist())
     assert set(train_loc.tolist()) & test_seen, "the trap is no longer there?"
     problem = published_validation(data, published)
-    used = set(problem.picture_ids.tolist())
+    used = set(problem.image_ids.tolist())
     assert used == set(data.trainval.tolist())
     assert not used & (test_seen | set(data.test_unseen.tolist()))
     assert len(problem.unseen) == VALIDATION[name]
     unseen_names = {data.class_names[i] for i in data.unseen.tolist()}
     assert not unseen_names & set(problem.class_names)
     for i in range(0, len(problem.labels), 997):  # labels still name the same classes
-        there = data.class_names[data.labels[problem.picture_ids[i]]]
+        there = data.class_names[data.labels[problem.image_ids[i]]]
         assert problem.class_names[problem.labels[i]] == there
 
 
@@ -121,15 +121,15 @@ BROKEN: dict[str, tuple[Callable[[], dict[str, np.ndarray | None]], str]] = {
     ),
     "an index twice": (
         lambda: with_entry("trainval_loc", 3, int(sun_split("trainval_loc")[4, 0])),
-        "trainval_loc names 1 pictures twice",
+        "trainval_loc names 1 images twice",
     ),
-    "a test picture in training": (
+    "a test image in training": (
         lambda: with_entry("trainval_loc", 3, int(sun_split("test_seen_loc")[4, 0])),
-        r"1 pictures are in trainval_loc and test_seen_loc",
+        r"1 images are in trainval_loc and test_seen_loc",
     ),
-    "an unseen picture in training": (
+    "an unseen image in training": (
         lambda: with_entry("trainval_loc", 3, int(sun_split("test_unseen_loc")[4, 0])),
-        r"1 pictures are in trainval_loc and test_unseen_loc",
+        r"1 images are in trainval_loc and test_unseen_loc",
     ),
     "half an index": (
         lambda: {"trainval_loc": sun_split("trainval_loc") + 0.5},
@@ -149,19 +149,19 @@ BROKEN: dict[str, tuple[Callable[[], dict[str, np.ndarray | None]], str]] = {
         lambda: {"labels": labels_for("sun", scipy.io.loadmat(real_split("sun")))[:, None] - 1},
         r"entries of labels are outside 1 to 717, first \[0",
     ),
-    "labels of other pictures": (
+    "labels of other images": (
         lambda: {"labels": np.roll(labels_for("sun", scipy.io.loadmat(real_split("sun"))), 1)[:, None]},
         "labels and split do not belong together",
     ),
-    "too few labels": (lambda: {"labels": np.ones((9, 1))}, "9 labels; SUN has 14340 pictures"),
+    "too few labels": (lambda: {"labels": np.ones((9, 1))}, "9 labels; SUN has 14340 images"),
     "no labels": (lambda: {"labels": None}, "labels is missing"),
-    "features of other pictures": (
+    "features of other images": (
         lambda: {"features": np.ones((4, 9))},
         r"features is \(4, 9\); wanted \(d, 14340\)",
     ),
     "NaN features": (
         lambda: {"features": np.where(np.arange(14340) == 7, np.nan, 1.0) * np.ones((4, 1))},
-        r"features of 1 pictures are NaN or infinite, first \[8\]",
+        r"features of 1 images are NaN or infinite, first \[8\]",
     ),
     "names of another data set": (
         lambda: {"allclasses_names": np.array([["a"], ["b"]], dtype=object)},
@@ -184,7 +184,7 @@ def test_every_broken_rule_is_named_with_a_count(tmp_path: Path, fault: str) -> 
 def test_a_file_of_another_data_set_is_named(tmp_path: Path) -> None:
     make_root(tmp_path, "awa1")
     (tmp_path / "AWA1").rename(tmp_path / "AWA2")
-    with pytest.raises(UserError, match="30475 labels; AWA2 has 37322 pictures"):
+    with pytest.raises(UserError, match="30475 labels; AWA2 has 37322 images"):
         xlsa17("awa2", tmp_path)
 
 
@@ -205,7 +205,7 @@ def test_truncated_and_absent_files(tmp_path: Path) -> None:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """One real picture linked under all 11,788 names of CUB, and the names as another machine had them."""
+    """One real image linked under all 11,788 names of CUB, and the names as another machine had them."""
     split = scipy.io.loadmat(real_split("cub"))
     names = [str(n[0]) for n in split["allclasses_names"].ravel()]
     labels = labels_for("cub", split)
@@ -233,10 +233,10 @@ def test_pictures_are_found_by_the_ends_of_foreign_paths(
         assert data.images.describe(4711).endswith(str(files[4711, 0])[-40:])
         assert data.images.image(4711).size == (8, 8)
     assert data.fingerprint.startswith("cub-")
-    with pytest.raises(UserError, match=r"no picture .* at any higher or lower level"):
+    with pytest.raises(UserError, match=r"no image .* at any higher or lower level"):
         xlsa17("cub", tmp_path, images=tmp_path / "CUB")
     next((root / "images").glob("*/picture_00007.jpg")).unlink()
-    with pytest.raises(UserError, match=r"1 of 11788 pictures are missing, first .*picture_00007\.jpg"):
+    with pytest.raises(UserError, match=r"1 of 11788 images are missing, first .*picture_00007\.jpg"):
         xlsa17("cub", tmp_path, images=root)
 
 
@@ -244,7 +244,7 @@ def test_pictures_are_found_by_the_ends_of_foreign_paths(
     ("change", "said"),
     [
         (lambda f: f[:-1], "11787 image_files; wanted 11788"),
-        (lambda f: np.roll(f, 1, axis=0), "pictures lie in the folder of another class than their label"),
+        (lambda f: np.roll(f, 1, axis=0), "images lie in the folder of another class than their label"),
         (lambda f: np.concatenate([[["/a/../b.jpg"]], f[1:]]), r"paths with \.\."),
         (lambda f: np.concatenate([f[:-1], [[""]]]), "empty paths"),
     ],
@@ -259,7 +259,7 @@ def test_wrong_image_files_are_refused(
 
 
 def test_features_of_crops_cannot_come_from_whole_pictures(tmp_path: Path) -> None:
-    """aPY names the same picture once for each object in it."""
+    """aPY names the same image once for each object in it."""
     (tmp_path / "one.jpg").write_bytes(b"")
     make_root(tmp_path, "apy", image_files=np.array([["/x/one.jpg"]] * 15339, dtype=object))
     with pytest.raises(UserError, match="15338 of the 15339 image_files stand there twice"):
@@ -296,7 +296,7 @@ def test_version_73_of_matlab_gives_the_same(tmp_path: Path) -> None:
 
 
 def hdf5_of(path: Path, name: str, root: Path, **changes: np.ndarray | None) -> Path:
-    """The data set as an HDF5 file with maps of the true number of pictures."""
+    """The data set as an HDF5 file with maps of the true number of images."""
     arrays = dict(dataset_arrays(xlsa17(name, make_root(root, name))))
     arrays["feature_map"] = np.zeros((KNOWN[name].pictures, 2, 2, 2), dtype=np.float16)
     with h5py.File(path, "w") as file:
@@ -323,7 +323,7 @@ def test_the_same_data_set_from_one_hdf5_file(tmp_path: Path, name: str) -> None
 
 HDF5_FAULTS: dict[str, tuple[dict[str, np.ndarray | None], str]] = {
     "no labels": ({"labels": None}, "labels is missing"),
-    "labels of other pictures": ({"labels": np.zeros(5)}, r"5 labels for feature maps of shape \(14340"),
+    "labels of other images": ({"labels": np.zeros(5)}, r"5 labels for feature maps of shape \(14340"),
     "negative labels": ({"labels": np.full(14340, -1)}, r"14340 entries of labels are outside 0"),
     "more labels than classes": ({"labels": np.arange(14340)}, "labels run to 14339 but att has 717 rows"),
     "att on its side": ({"att": np.zeros((102, 717))}, "labels run to 716 but att has 102 rows"),

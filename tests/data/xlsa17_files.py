@@ -33,7 +33,7 @@ def labels_for(name: str, split: dict[str, np.ndarray]) -> np.ndarray:
     others = np.setdiff1d(np.arange(known.pictures), np.concatenate([unseen, held]))
     classes = np.random.default_rng(0).permutation(known.classes) + 1
     first, second = known.unseen, known.unseen + (VALIDATION[name] if len(held) else 0)
-    # Each class gets pictures of trainval before any of test_seen, or it would have nothing to train with.
+    # Each class gets images of trainval before any of test_seen, or it would have nothing to train with.
     trainval = np.isin(np.arange(known.pictures), split["trainval_loc"].ravel().astype(int) - 1)
     for pictures, ids in (
         (unseen, classes[:first]),
@@ -46,7 +46,7 @@ def labels_for(name: str, split: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def make_root(root: Path, name: str, dimension: int = 4, **changes: np.ndarray | None) -> Path:
-    """`root`/<DS> with the real split, and a res101.mat of the true number of pictures.
+    """`root`/<DS> with the real split, and a res101.mat of the true number of images.
 
     `changes` replace variables of either file, or remove them where None.
     """

@@ -185,7 +185,7 @@ def test_a_fault_that_only_the_second_process_meets_is_told_by_it(root: Path, tm
     printed = _fail(_start(command))
     lines = [line for line in printed.splitlines() if line.startswith("fastzsl: error: ")]
     assert len(lines) == 1, printed
-    assert "class0/1.png: not a readable picture" in lines[0]
+    assert "class0/1.png: not a readable image" in lines[0]
 
 
 def _fail(process: subprocess.Popen[str]) -> str:

@@ -1,4 +1,4 @@
-"""Small pictures, a small backbone and hand-made feature files for the tests of this folder."""
+"""Small images, a small backbone and hand-made feature files for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastzsl.features.trunks import Preprocessing
 
 
 class Noise:
-    """Pictures of 16 × 16 random pixels; `drawn` lists those that were asked for."""
+    """Images of 16 × 16 random pixels; `drawn` lists those that were asked for."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -37,7 +37,7 @@ class Noise:
 
 
 def tiny_backbone(scale: float = 1.0) -> Backbone:
-    """3 × 16 × 16 pictures to 5 × 4 × 4 maps."""
+    """3 × 16 × 16 images to 5 × 4 × 4 maps."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         trunk = nn.Conv2d(3, 5, 4, stride=4)

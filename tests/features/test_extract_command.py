@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four classes of 15 pictures, one of the classes unseen."""
+    """Four classes of 15 images, one of the classes unseen."""
     root, rng = tmp_path / "animals", np.random.default_rng(0)
     rows = ["class,split,legs,size"]
     for i, name in enumerate(("ant", "bee", "cat", "dog")):
@@ -99,15 +99,15 @@ def test_an_unfinished_file_says_in_words_what_it_is_of(tmp_path: Path, folder: 
         "folder", tmp_path / "f.h5", folder, backbone="timm/test_resnet", backbone_weights="random"
     )
     bad = next((folder / "images").iterdir()) / "zz.png"
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
     try:
-        with pytest.raises(UserError, match=r"zz\.png: not a readable picture"):
+        with pytest.raises(UserError, match=r"zz\.png: not a readable image"):
             extract(settings, QUIET)
         with pytest.raises(UserError) as caught:
             extract(replace(settings, skip_bad_images=True), QUIET)
     finally:
         bad.unlink()
-    assert "holds unfinished features of others: the pictures differ; remove it to start again" in str(
+    assert "holds unfinished features of others: the images differ; remove it to start again" in str(
         caught.value
     )
     assert "{" not in str(caught.value)
@@ -127,7 +127,7 @@ def test_numbers_out_of_range_are_refused(tmp_path: Path, folder: Path, options:
 
 
 def test_a_benchmark_from_its_raw_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SUN's 14,340 pictures by the names that another machine gave them; features by a small backbone."""
+    """SUN's 14,340 images by the names that another machine gave them; features by a small backbone."""
     split = scipy.io.loadmat(real_split("sun"))
     labels = labels_for("sun", split)
     names = [str(n[0]) for n in split["allclasses_names"].ravel()]
@@ -155,7 +155,7 @@ def test_a_benchmark_from_its_raw_pictures(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_a_killed_command_goes_on(tmp_path: Path, folder: Path) -> None:
-    """The real command, killed by the system's SIGKILL once it has some pictures, twice; then it ends."""
+    """The real command, killed by the system's SIGKILL once it has some images, twice; then it ends."""
     out = tmp_path / "f.h5"
     words = ["--dataset", "folder", "--root", str(folder), "--out", str(out), "--batch-size", "4"]
     command = [sys.executable, "-m", "fastzsl.extract", *words, "--backbone-weights", "random"]

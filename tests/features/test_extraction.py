@@ -1,4 +1,4 @@
-"""Extraction: the backbone's numbers, whole or absent under any kill, and no finished picture done again."""
+"""Extraction: the backbone's numbers, whole or absent under any kill, and no finished image done again."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_killed_at_every_write_it_resumes_and_ends_right(
         assert not path.exists(), "a file that looks whole was left behind"
         with FeatureWriter(path, (COUNT, 5, 4, 4), "float16", identity()) as writer:
             written.append(COUNT - len(writer.missing))
-        assert written == sorted(written), "a finished picture was lost"
+        assert written == sorted(written), "a finished image was lost"
     assert path.exists()
     np.testing.assert_allclose(stored(path), truth, atol=2e-3)
     assert sorted(os.listdir(tmp_path)) == ["f.h5"]
@@ -135,7 +135,7 @@ def test_killed_between_the_writes_it_ends_right_too(tmp_path: Path, where: str)
     np.testing.assert_allclose(stored(path), expected(COUNT), atol=2e-3)
     assert not partial_path(path).exists()
     if where in ("fsync", "replace"):
-        assert images.drawn == [], "finished pictures were done again"
+        assert images.drawn == [], "finished images were done again"
 
 
 def test_finished_pictures_are_not_done_again(tmp_path: Path) -> None:
@@ -144,11 +144,11 @@ def test_finished_pictures_are_not_done_again(tmp_path: Path) -> None:
 
     def image(index: int) -> Image.Image:
         if index == 6:
-            raise UserError("picture 6 is broken")
+            raise UserError("image 6 is broken")
         return draw(index)
 
     failing.image = image  # type: ignore[method-assign]
-    with pytest.raises(UserError, match="picture 6 is broken"):
+    with pytest.raises(UserError, match="image 6 is broken"):
         extract_features(failing, tiny_backbone(), path, batch_size=2)
     assert not path.exists()
     images, heard = Noise(9), []
@@ -161,7 +161,7 @@ def test_an_unfinished_file_of_other_pictures_is_not_continued(tmp_path: Path) -
     path = tmp_path / "f.h5"
     with FeatureWriter(path, (4, 5, 4, 4), "float16", {**identity(), "pictures": "others"}):
         pass
-    with pytest.raises(UserError, match="unfinished features of others: the pictures differ"):
+    with pytest.raises(UserError, match="unfinished features of others: the images differ"):
         extract_features(Noise(4), tiny_backbone(), path)
 
 
@@ -170,7 +170,7 @@ def test_a_renamed_unfinished_file_is_not_taken_for_whole(tmp_path: Path) -> Non
     with FeatureWriter(path, (4, 5, 4, 4), "float16", {}) as writer:
         writer.write(np.array([1, 2]), np.ones((2, 5, 4, 4)))
     partial_path(path).rename(path)
-    with pytest.raises(UserError, match=r"2 of 4 pictures are missing, first \[0, 3\]"):
+    with pytest.raises(UserError, match=r"2 of 4 images are missing, first \[0, 3\]"):
         load_regions(path)
 
 
@@ -181,7 +181,7 @@ def test_two_at_once_share_the_work_of_one(tmp_path: Path) -> None:
     for one in both:
         one.result()
     np.testing.assert_allclose(stored(path), expected(60), atol=2e-3)
-    assert sorted(images.drawn) == list(range(60)), "a picture was done twice"
+    assert sorted(images.drawn) == list(range(60)), "an image was done twice"
 
 
 @pytest.mark.parametrize(("scale", "said"), [(float("nan"), "not finite"), (1e6, "--dtype float32")])

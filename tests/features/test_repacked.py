@@ -65,9 +65,7 @@ def test_numbers_that_are_not_finite_are_named(
     monkeypatch.setattr(store, "IN_MEMORY_BYTES", 1 << 30 if in_memory else 0)
     with h5py.File(theirs[0], "r+") as file:
         file["feature_map"][61, 2, 0, 1] = np.nan
-    with pytest.raises(
-        UserError, match=r"theirs\.h5: the features of picture 61 have NaN or infinite entries"
-    ):
+    with pytest.raises(UserError, match=r"theirs\.h5: the features of image 61 have NaN or infinite entries"):
         load_regions(theirs[0])
 
 

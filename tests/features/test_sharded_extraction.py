@@ -23,7 +23,7 @@ ARRAYS = {"labels": np.arange(11), "trainval_loc": np.arange(5)}
 
 
 class Pictures:
-    """Eleven pictures; remembers which were asked for."""
+    """Eleven images; remembers which were asked for."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -41,7 +41,7 @@ class Pictures:
         return None
 
     def describe(self, index: int) -> str:
-        return f"picture {index}"
+        return f"image {index}"
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_process_that_was_stopped_goes_on_and_the_others_do_nothing_again(
     extract_share(pictures, backbone, path, rank=1, world=2, batch_size=2)
     assert pictures.asked == []
     extract_share(pictures, backbone, path, rank=0, world=2, batch_size=2)
-    assert len(pictures.asked) == 4  # of its six pictures two were done
+    assert len(pictures.asked) == 4  # of its six images two were done
     whole = tmp_path / "whole.h5"
     extract_features(pictures, backbone, whole, batch_size=2)
     _agree(path, whole)

@@ -29,11 +29,11 @@ def maps() -> np.ndarray:
 
 
 LAYOUTS = {
-    "a chunk a picture": {"chunks": (1, 4, 2, 3)},
+    "a chunk an image": {"chunks": (1, 4, 2, 3)},
     "contiguous": {},
-    "several pictures a chunk": {"chunks": (4, 4, 2, 3)},
+    "several images a chunk": {"chunks": (4, 4, 2, 3)},
     "compressed": {"chunks": (1, 4, 2, 3), "compression": "gzip"},
-    "cut across pictures": {"chunks": (3, 2, 2, 1), "shuffle": True, "compression": "lzf"},
+    "cut across images": {"chunks": (3, 2, 2, 1), "shuffle": True, "compression": "lzf"},
 }
 
 
@@ -71,7 +71,7 @@ def test_a_copy_or_a_pickle_of_a_source_has_its_own_descriptor(
     tmp_path: Path, maps: np.ndarray, monkeypatch
 ) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(features, "IN_MEMORY_BYTES", 0)
-    write_maps(tmp_path / "f.h5", maps, **LAYOUTS["a chunk a picture"])
+    write_maps(tmp_path / "f.h5", maps, **LAYOUTS["a chunk an image"])
     source = load_regions(tmp_path / "f.h5")
     for other in (copy.copy(source), copy.deepcopy(source), pickle.loads(pickle.dumps(source))):
         assert torch.equal(other.regions([1, 3]), source.regions([1, 3]))
@@ -102,18 +102,18 @@ def test_a_changed_byte_of_a_picture_is_found(tmp_path: Path, maps: np.ndarray) 
     content = bytearray(path.read_bytes())
     content[content.find(maps[5].tobytes()) + 7] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="picture 5 are not those that were written"):
+    with pytest.raises(UserError, match="image 5 are not those that were written"):
         load_regions(path)
 
 
-@pytest.mark.parametrize("layout", ["a chunk a picture", "compressed"])
+@pytest.mark.parametrize("layout", ["a chunk an image", "compressed"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_features_that_are_not_finite_name_the_picture(
     tmp_path: Path, maps: np.ndarray, layout: str, value: float
 ) -> None:
     maps[6, 1, 1, 1] = value
     write_maps(tmp_path / "f.h5", maps, **LAYOUTS[layout])
-    with pytest.raises(UserError, match="picture 6 have NaN or infinite"):
+    with pytest.raises(UserError, match="image 6 have NaN or infinite"):
         load_regions(tmp_path / "f.h5").regions(torch.tensor([2, 6]))
 
 
@@ -155,7 +155,7 @@ def test_other_shapes_and_types_are_named(tmp_path: Path, found: np.ndarray, sai
 
 def test_a_file_of_another_data_set_and_files_that_are_none(tmp_path: Path, maps: np.ndarray) -> None:
     write_maps(tmp_path / "f.h5", maps)
-    with pytest.raises(UserError, match="features of 9 pictures; wanted 10: a file of another data set"):
+    with pytest.raises(UserError, match="features of 9 images; wanted 10: a file of another data set"):
         load_regions(tmp_path / "f.h5", 10)
     with pytest.raises(UserError, match="no file"):
         load_regions(tmp_path / "absent.h5")

@@ -30,7 +30,7 @@ from PIL import Image
 
 from fastzsl.data.download.unpack import unpack
 from fastzsl.data.formats.embeddings import read_embeddings
-from fastzsl.data.formats.folder import read_classes, read_picture
+from fastzsl.data.formats.folder import read_classes, read_image
 from fastzsl.data.formats.hdf5 import hdf5_dataset
 from fastzsl.data.formats.xlsa17 import Known, read_published
 from fastzsl.data.make.spreadsheet import read_spreadsheet
@@ -142,7 +142,7 @@ def check_parts(
     together = np.concatenate([trainval, test_seen, test_unseen])
     assert len(labels) == count
     assert set(together.tolist()) <= set(range(count))
-    assert len(set(together.tolist())) == len(together), "a picture is used twice"
+    assert len(set(together.tolist())) == len(together), "an image is used twice"
     seen, unseen = {*labels[trainval].tolist()}, {*labels[test_unseen].tolist()}
     assert not seen & unseen
     assert {*labels[test_seen].tolist()} <= seen
@@ -220,13 +220,13 @@ def picture_kind(form: str) -> Kind:
     Image.fromarray(pixels).save(content, form)
 
     def read(path: Path) -> None:
-        picture = read_picture(path)
+        picture = read_image(path)
         assert picture.mode == "RGB"
         assert 0 < picture.width * picture.height <= 100_000_000
         if picture.width * picture.height < 10**6:
             np.asarray(picture).sum()
 
-    return Kind(content.getvalue(), f"picture.{form.lower()}", read)
+    return Kind(content.getvalue(), f"image.{form.lower()}", read)
 
 
 def npz_kind() -> Kind:
@@ -425,10 +425,10 @@ def test_many_mutated_files(tmp_path: Path, name: str, seed: int) -> None:
 
 
 def test_a_feature_file_whose_features_were_swapped_is_refused(tmp_path: Path) -> None:
-    """Each picture's checksum is its own: rows in each other's place are not read as theirs."""
+    """Each image's checksum is its own: rows in each other's place are not read as theirs."""
     kind = ours_kind(tmp_path)
     one, other = MAPS[3].tobytes(), MAPS[4].tobytes()
     swapped = kind.content.replace(one, b"#" * len(one)).replace(other, one).replace(b"#" * len(one), other)
     (tmp_path / "swapped.h5").write_bytes(swapped)
-    with pytest.raises(UserError, match="picture 3 are not those that were written"):
+    with pytest.raises(UserError, match="image 3 are not those that were written"):
         load_regions(tmp_path / "swapped.h5")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastzsl.data.formats.folder import image_folder, read_classes, read_picture
+from fastzsl.data.formats.folder import image_folder, read_classes, read_image
 from fastzsl.data.make.spreadsheet import read_spreadsheet
 from fastzsl.errors import UserError
 from fastzsl.files.atomic import write_atomically, write_text_atomically
@@ -90,7 +90,7 @@ def load_file_or_ones(path: Path) -> dict[str, torch.Tensor]:
 
 
 READERS = [
-    read_picture,
+    read_image,
     read_classes,
     read_spreadsheet,
     read_hdf5,

@@ -120,6 +120,6 @@ def test_duplicated_images_change_nothing() -> None:
         data,
         labels=torch.cat([data.labels, data.labels[data.trainval]]),
         trainval=torch.cat([data.trainval, len(data.labels) + torch.arange(len(data.trainval))]),
-        picture_ids=torch.cat([torch.arange(len(data.labels)), data.trainval]),
+        image_ids=torch.cat([torch.arange(len(data.labels)), data.trainval]),
     )
     torch.testing.assert_close(fitted(ESZSL(), twice), fitted(ESZSL(), data))

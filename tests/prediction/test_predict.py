@@ -18,7 +18,7 @@ from safetensors.torch import save
 import fastzsl
 from fastzsl import predict
 from fastzsl.data.find import Sources, find_dataset
-from fastzsl.data.formats.drawing import draw_picture
+from fastzsl.data.formats.drawing import draw_image
 from fastzsl.errors import UserError
 from fastzsl.methods.attended.pooled import Pooled
 from fastzsl.prediction import recogniser as predictor
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label in range(7):
         (root / "images" / f"class {label}").mkdir(parents=True)
         for i in range(4):
-            picture, _ = draw_picture([(label, label, label % 4)], rng, 160)
+            picture, _ = draw_image([(label, label, label % 4)], rng, 160)
             picture.save(root / "images" / f"class {label}" / f"{i}.png")
         split = "unseen" if label > 4 else "seen"
         rows.append([f"class {label}", split, label & 1, label >> 1 & 1, label >> 2 & 1, 0.1 * label])
@@ -270,7 +270,7 @@ def test_pictures_that_are_none_raise_or_are_kept_with_their_fault(run: Path, tm
     model = fastzsl.load(run)
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"not a picture")
-    with pytest.raises(UserError, match=r"bad\.jpg: not a readable picture"):
+    with pytest.raises(UserError, match=r"bad\.jpg: not a readable image"):
         model.predict(bad)
     kept = model.predict([bad, np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9))], on_bad="keep")
     assert [p.error is None for p in kept] == [False, True, False]

@@ -124,7 +124,7 @@ def test_gamma_is_chosen_on_problems_that_hold_no_test_image() -> None:
     tests = set(data.test_seen.tolist()) | set(data.test_unseen.tolist())
     assert len({problem.class_names for problem in problems}) == 3
     for problem in problems:
-        assert not tests & set(problem.picture_ids.tolist())
+        assert not tests & set(problem.image_ids.tolist())
     data.regions.read.clear()
     scores = scores_on_held_out(data, SETTINGS.changed(epochs=1).method, Context(), draws)
     assert data.regions.read <= set(data.trainval.tolist())

@@ -48,7 +48,7 @@ def test_a_problem_keeps_labels_and_features_of_its_pictures():
     problem = SeenClassesOnly(data).problem(HeldOutClasses(3, 1, 2))
     for part in (problem.trainval, problem.test_seen, problem.test_unseen):
         for i in part.tolist():
-            source = int(problem.picture_ids[i])
+            source = int(problem.image_ids[i])
             assert problem.class_names[problem.labels[i]] == data.class_names[data.labels[source]]
             assert torch.equal(
                 problem.read_regions(torch.tensor([i])), data.read_regions(torch.tensor([source]))
@@ -61,7 +61,7 @@ def test_the_guard_refuses_test_pictures_and_keeps_nothing_of_them():
     data = small_problem()
     problem = SeenClassesOnly(data).problem(HeldOutClasses(0))
     tests = set(data.test_seen.tolist()) | set(data.test_unseen.tolist())
-    assert not tests & set(problem.picture_ids.tolist())
+    assert not tests & set(problem.image_ids.tolist())
     assert not {data.class_names[i] for i in data.unseen.tolist()} & set(problem.class_names)
     for index in (int(data.test_seen[0]), int(data.test_unseen[-1])):
         with pytest.raises(PermissionError, match="not training pictures"):

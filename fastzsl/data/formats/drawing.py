@@ -1,4 +1,4 @@
-"""Pictures of `shapes`: one object of a class and distractors, drawn on clutter with Pillow and numpy.
+"""Images of `shapes`: one object of a class and distractors, drawn on clutter with Pillow and numpy.
 
 Every attribute is visible on its own (outline, colour, texture), so a class never seen is recognisable from
 its attributes, but only by a model that binds the three to one place of the picture: the distractors carry
@@ -34,18 +34,18 @@ Combination = tuple[int, int, int]
 """Indices into SHAPES, COLOURS and TEXTURES."""
 
 
-def draw_picture(
+def draw_image(
     objects: Sequence[Combination], rng: np.random.Generator, size: int = SIZE
 ) -> tuple[Image.Image, np.ndarray]:
-    """Draw one picture.
+    """Draw one image.
 
     Args:
-        objects: the combinations to draw; the first is the object of the picture's class.
+        objects: the combinations to draw; the first is the object of the image's class.
         rng: decides background, places, sizes and rotations.
-        size: side of the square picture, in pixels.
+        size: side of the square image, in pixels.
 
     Returns:
-        The RGB picture (size × size) and the bool mask (size, size) of the first object.
+        The RGB image (size × size) and the bool mask (size, size) of the first object.
     """
     canvas = _clutter(rng, size)
     mask = np.zeros((size, size), dtype=bool)
@@ -72,10 +72,10 @@ def _clutter(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _places(count: int, rng: np.random.Generator, size: int) -> list[tuple[float, float, float]]:
-    """Centres and radii (x, y, radius) of `count` circles inside the picture that do not overlap.
+    """Centres and radii (x, y, radius) of `count` circles inside the image that do not overlap.
 
     Radii are drawn first and shrink a little whenever the circles cannot be placed, so that any number of
-    distractors ends with a picture.
+    distractors ends with an image.
     """
     radii = rng.uniform(0.13, 0.20, count) * size
     while True:

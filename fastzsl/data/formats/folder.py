@@ -1,4 +1,4 @@
-"""A folder of pictures with a table of class attributes: how a user brings their own data."""
+"""A folder of images with a table of class attributes: how a user brings their own data."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from fastzsl.data.dataset import ZeroShotDataset, split_per_class
 from fastzsl.errors import UserError, first_line, nearest
 from fastzsl.files.special import refuse_special, special_kind
 
-NOT_PICTURES = frozenset({"thumbs.db", "desktop.ini"})
-"""What desktops leave in folders of pictures; hidden files are passed over too."""
+NOT_IMAGES = frozenset({"thumbs.db", "desktop.ini"})
+"""What desktops leave in folders of images; hidden files are passed over too."""
 
 TEST_SEEN_SHARE = 0.2
 MAX_PIXELS = 100_000_000
-"""A picture that claims more pixels is refused before it is decoded."""
+"""An image that claims more pixels is refused before it is decoded."""
 
 
 class FolderImages:
-    """Pictures read from files when asked for.
+    """Images read from files when asked for.
 
     Attributes:
         paths: the files.
-        skipped: what was wrong with the pictures that were left out, a line each.
+        skipped: what was wrong with the images that were left out, a line each.
     """
 
     def __init__(self, paths: list[Path], skipped: tuple[str, ...] = ()) -> None:
@@ -41,8 +41,8 @@ class FolderImages:
         return len(self.paths)
 
     def image(self, index: int) -> Image.Image:
-        """Raises `UserError` naming the file if it is not a whole picture of bearable size."""
-        return read_picture(self.paths[index])
+        """Raises `UserError` naming the file if it is not a whole image of bearable size."""
+        return read_image(self.paths[index])
 
     def mask(self, index: int) -> np.ndarray | None:
         return None
@@ -56,16 +56,16 @@ def is_image_file(path: Path) -> bool:
 
     A FIFO, a socket or a device has to be one too, so that whoever reads it tells that it is none.
     """
-    if path.name.startswith(".") or path.name.lower() in NOT_PICTURES:
+    if path.name.startswith(".") or path.name.lower() in NOT_IMAGES:
         return False
     return path.is_file() or bool(special_kind(path))
 
 
-def read_picture(path: Path) -> Image.Image:
-    """Decode one picture to RGB.
+def read_image(path: Path) -> Image.Image:
+    """Decode one image to RGB.
 
     Raises:
-        UserError: not a picture, truncated, or a decompression bomb; the file is named.
+        UserError: not an image, truncated, or a decompression bomb; the file is named.
     """
     refuse_special(path, "an image")
     try:
@@ -81,19 +81,19 @@ def read_picture(path: Path) -> Image.Image:
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{path}: no such file") from None
-        raise UserError(f"{path}: not a readable picture ({first_line(error)})") from None
+        raise UserError(f"{path}: not a readable image ({first_line(error)})") from None
 
 
 def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False) -> ZeroShotDataset:
     """Read `<root>/images/<class>/*` and `<root>/classes.csv` (columns `class,split,<attribute>...`).
 
-    A fifth of each seen class's pictures, drawn from `seed`, is test_seen. Hidden files are passed over; every other
-    file has to be a picture.
+    A fifth of each seen class's images, drawn from `seed`, is test_seen. Hidden files are passed over; every other
+    file has to be an image.
 
     Args:
         root: the folder.
-        seed: decides the split of the seen classes' pictures.
-        skip_bad_images: decode every picture first and leave out those that cannot be read; `images.skipped` names
+        seed: decides the split of the seen classes' images.
+        skip_bad_images: decode every image first and leave out those that cannot be read; `images.skipped` names
             them.
 
     Raises:
@@ -104,7 +104,7 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
     if not root.is_dir():
         raise UserError(f"--root: no folder {root}")
     names, splits, attributes, embeddings = read_classes(table)
-    paths, labels = _list_pictures(folder, table, names)
+    paths, labels = _list_images(folder, table, names)
     skipped: tuple[str, ...] = ()
     if skip_bad_images:
         with ThreadPoolExecutor() as pool:
@@ -115,7 +115,7 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
     for label, name in enumerate(names):
         if label not in set(labels):
             raise UserError(
-                f"{folder / name}: class {name} has no pictures; remove it from {table} or add some"
+                f"{folder / name}: class {name} has no images; remove it from {table} or add some"
             )
 
     label_ids = torch.tensor(labels)
@@ -202,9 +202,9 @@ def _number(cell: str, table: Path, line: int, column: str) -> float:
     return number
 
 
-def _list_pictures(folder: Path, table: Path, names: list[str]) -> tuple[list[Path], list[int]]:
+def _list_images(folder: Path, table: Path, names: list[str]) -> tuple[list[Path], list[int]]:
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}; wanted pictures in {folder}/<class>/")
+        raise UserError(f"no folder {folder}; wanted images in {folder}/<class>/")
     present = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     missing = [name for name in names if name not in set(present)]
     if missing:
@@ -230,16 +230,16 @@ def _list_pictures(folder: Path, table: Path, names: list[str]) -> tuple[list[Pa
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with a picture, or nothing."""
+    """What is wrong with an image, or nothing."""
     try:
-        read_picture(path)
+        read_image(path)
     except UserError as error:
         return str(error)
     return ""
 
 
 def fingerprint(paths: list[Path], root: Path) -> str:
-    """Changes whenever a picture's name below `root`, its size or its time of change does; not with `root` itself."""
+    """Changes whenever an image's name below `root`, its size or its time of change does; not with `root` itself."""
     digest = hashlib.sha256()
     for path in paths:
         status = path.stat()

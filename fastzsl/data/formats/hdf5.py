@@ -104,6 +104,6 @@ def dataset_arrays(
     if data.attribute_names:
         arrays["attribute_names"] = np.array(data.attribute_names, dtype=text)
     if data.images is not None:
-        files = [os.fsencode(data.images.describe(i)) for i in data.picture_ids.tolist()]  # in any encoding
+        files = [os.fsencode(data.images.describe(i)) for i in data.image_ids.tolist()]  # in any encoding
         arrays["image_files"] = np.array(files, dtype=text)
     return arrays

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
 from fastzsl.data.formats import drawing
-from fastzsl.data.formats.drawing import COLOURS, SHAPES, TEXTURES, Combination, draw_picture
+from fastzsl.data.formats.drawing import COLOURS, SHAPES, TEXTURES, Combination, draw_image
 from fastzsl.errors import UserError
 
 MOST_DISTRACTORS = 50
@@ -21,7 +21,7 @@ CLASSES, UNSEEN, PICTURES, TEST_SEEN_SHARE = 40, 10, 40, 0.2
 
 
 class ShapesImages:
-    """Pictures drawn when asked for; picture i is the same on every machine and in any order."""
+    """Images drawn when asked for; image i is the same on every machine and in any order."""
 
     def __init__(self, objects: list[list[Combination]], seed: int) -> None:
         self._objects = objects
@@ -37,23 +37,23 @@ class ShapesImages:
         return self._draw(index)[1]
 
     def describe(self, index: int) -> str:
-        return f"shapes picture {index}"
+        return f"shapes image {index}"
 
     def _draw(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        return draw_picture(self._objects[index], np.random.default_rng([self._seed, index]))
+        return draw_image(self._objects[index], np.random.default_rng([self._seed, index]))
 
 
 def shapes(seed: int = 0, distractors: int = 2) -> ZeroShotDataset:
     """Make the `shapes` data set.
 
     8 shapes × 8 colours × 4 textures give 256 combinations; 40 are classes, 10 of them unseen, with every
-    attribute of an unseen class present in several seen ones. Each of a class's 40 pictures shows one object
+    attribute of an unseen class present in several seen ones. Each of a class's 40 images shows one object
     of it and `distractors` objects of combinations that are no class. Class embeddings are the 20 binary
-    attributes. A fifth of each seen class's pictures is test_seen.
+    attributes. A fifth of each seen class's images is test_seen.
 
     Args:
-        seed: decides classes, split and pictures.
-        distractors: other objects in each picture, 0 to 50.
+        seed: decides classes, split and images.
+        distractors: other objects in each image, 0 to 50.
 
     Raises:
         UserError: another number of distractors.

@@ -47,7 +47,7 @@ def whole_numbers(path: Path, name: str, values: object, first: int, count: int)
 
 @dataclass(frozen=True)
 class Split:
-    """Picture indices counted from 0, and the class ids that they imply."""
+    """Image indices counted from 0, and the class ids that they imply."""
 
     trainval: np.ndarray
     test_seen: np.ndarray
@@ -63,25 +63,25 @@ def check_split(
 
     Args:
         parts: `PARTS` by name, counted from 0 and within range.
-        labels: (N,) class id of each picture.
+        labels: (N,) class id of each image.
 
     Raises:
-        UserError: a part names a picture twice, two parts share pictures, seen and unseen classes overlap,
-            a picture of test_seen has an unseen class, or a class has no picture to train or test with.
+        UserError: a part names an image twice, two parts share images, seen and unseen classes overlap,
+            an image of test_seen has an unseen class, or a class has no image to train or test with.
     """
     for name in PARTS:
         values, times = np.unique(parts[name], return_counts=True)
         if (times > 1).any():
             twice = values[times > 1]
             raise UserError(
-                f"{path}: {name} names {len(twice)} pictures twice, first {twice[:3].tolist()} (from 0)"
+                f"{path}: {name} names {len(twice)} images twice, first {twice[:3].tolist()} (from 0)"
             )
     for i, one in enumerate(PARTS):
         for other in PARTS[i + 1 :]:
             shared = np.intersect1d(parts[one], parts[other])
             if len(shared):
                 raise UserError(
-                    f"{path}: {len(shared)} pictures are in {one} and {other}, "
+                    f"{path}: {len(shared)} images are in {one} and {other}, "
                     f"first {shared[:3].tolist()} (from 0)"
                 )
     trainval, test_seen, test_unseen = (parts[name] for name in PARTS)
@@ -95,13 +95,13 @@ def check_split(
     strange = test_seen[~np.isin(labels[test_seen], seen)]
     if len(strange):
         raise UserError(
-            f"{path}: {len(strange)} pictures of test_seen_loc have a class without training pictures, "
+            f"{path}: {len(strange)} images of test_seen_loc have a class without training images, "
             f"first {strange[:3].tolist()} (from 0)"
         )
     absent = np.setdiff1d(np.arange(len(class_names)), np.concatenate([seen, unseen]))
     if len(absent):
         raise UserError(
-            f"{path}: {len(absent)} classes have no picture in trainval_loc or test_unseen_loc, first "
+            f"{path}: {len(absent)} classes have no image in trainval_loc or test_unseen_loc, first "
             f"{[class_names[c] for c in absent[:3]]}"
         )
     return Split(trainval, test_seen, test_unseen, seen, unseen)

@@ -2,7 +2,7 @@
 
 Their indices and labels count from 1 and are uint16 at times. `train_loc` and `val_loc` together are trainval
 *and*
-test_seen: whoever trains on `train_loc` trains on test pictures. So only the classes of the two are used
+test_seen: whoever trains on `train_loc` trains on test images. So only the classes of the two are used
     here.
 """
 
@@ -81,9 +81,9 @@ def xlsa17(
     Args:
         name: a key of `KNOWN`.
         root: holds <DS>/res101.mat and <DS>/att_splits.mat, as xlsa17.zip does in its folder data.
-        images: where the pictures of `image_files` lie; region features are then extracted from them.
+        images: where the images of `image_files` lie; region features are then extracted from them.
         features: file of region features to use instead; without either, the pooled features of res101.mat
-            are used, one region a picture.
+            are used, one region an image.
         class_embeddings: "att" or "original_att".
 
     Raises:
@@ -102,7 +102,7 @@ def xlsa17(
     regions: RegionSource | None = None
     mark = ""
     if images is not None:
-        paths = find_pictures(folder / "res101.mat", images, published)
+        paths = find_images(folder / "res101.mat", images, published)
         pictures, mark = FolderImages(paths), fingerprint(paths, images)
     if features is not None:
         contents = read_hdf5(features, ["checksum"], maps="feature_map")
@@ -178,7 +178,7 @@ def read_published(folder: Path, known: Known, features: Path | None = None) -> 
 def published_validation(data: ZeroShotDataset, published: Published, seed: int = 0) -> ZeroShotDataset:
     """The authors' validation problem: their validation classes play the unseen ones.
 
-    Made of `trainval` alone, so that no picture of test_seen is in it although `train_loc` has many.
+    Made of `trainval` alone, so that no image of test_seen is in it although `train_loc` has many.
 
     Raises:
         UserError: the file has no validation classes.
@@ -208,7 +208,7 @@ def published_validation(data: ZeroShotDataset, published: Published, seed: int 
         trainval=trainval,
         test_seen=test_seen,
         test_unseen=indices[~of_kept],
-        picture_ids=data.picture_ids[data.trainval],
+        image_ids=data.image_ids[data.trainval],
     )
 
 
@@ -239,12 +239,12 @@ def pooled_features(path: Path, pictures: int) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
         raise UserError(
-            f"{path}: features of {len(bad)} pictures are NaN or infinite, first {(bad[:3] + 1).tolist()}"
+            f"{path}: features of {len(bad)} images are NaN or infinite, first {(bad[:3] + 1).tolist()}"
         )
     return rows
 
 
-def find_pictures(path: Path, root: Path, published: Published) -> list[Path]:
+def find_images(path: Path, root: Path, published: Published) -> list[Path]:
     """The files of `image_files` below `root`: paths of another machine, matched by their ends.
 
     Raises:
@@ -267,17 +267,15 @@ def find_pictures(path: Path, root: Path, published: Published) -> list[Path]:
             missing = [p for p in paths if not p.is_file()]
             if missing:
                 raise UserError(
-                    f"--images {root}: {len(missing)} of {count} pictures are missing, first {missing[0]}"
+                    f"--images {root}: {len(missing)} of {count} images are missing, first {missing[0]}"
                 )
             if len(set(paths)) != count:
                 raise UserError(
                     f"{path}: {count - len(set(paths))} of the {count} image_files stand there twice; "
-                    "features of parts of pictures (as in aPY) cannot be extracted from whole pictures"
+                    "features of parts of images (as in aPY) cannot be extracted from whole images"
                 )
             return paths
-    raise UserError(
-        f"--images {root}: no picture {'/'.join(parts[0][-3:])}, nor at any higher or lower level"
-    )
+    raise UserError(f"--images {root}: no image {'/'.join(parts[0][-3:])}, nor at any higher or lower level")
 
 
 def _check_class_folders(path: Path, parts: list[list[str]], published: Published) -> None:
@@ -290,7 +288,7 @@ def _check_class_folders(path: Path, parts: list[list[str]], published: Publishe
     if wrong:
         first = wrong[0]
         raise UserError(
-            f"{path}: {len(wrong)} pictures lie in the folder of another class than their label, first "
+            f"{path}: {len(wrong)} images lie in the folder of another class than their label, first "
             f"{'/'.join(parts[first][-2:])} with label {published.class_names[published.labels[first]]}"
         )
 
@@ -311,7 +309,7 @@ def _labels(folder: Path, known: Known, features: Path | None) -> np.ndarray:
         found = read_mat(path, ("labels",)).get("labels")
         labels = whole_numbers(path, "labels", found, 1, known.classes)
         if len(labels) != known.pictures:
-            raise UserError(f"{path}: {len(labels)} labels; {known.folder} has {known.pictures} pictures")
+            raise UserError(f"{path}: {len(labels)} labels; {known.folder} has {known.pictures} images")
     if features is None:
         assert labels is not None
         return labels
@@ -322,7 +320,7 @@ def _labels(folder: Path, known: Known, features: Path | None) -> np.ndarray:
         return labels
     checked = whole_numbers(features, "labels", own, 0, known.classes)
     if len(checked) != known.pictures:
-        raise UserError(f"{features}: {len(checked)} labels; {known.folder} has {known.pictures} pictures")
+        raise UserError(f"{features}: {len(checked)} labels; {known.folder} has {known.pictures} images")
     if labels is not None and (checked != labels).any():
         different = np.flatnonzero(checked != labels)
         raise UserError(

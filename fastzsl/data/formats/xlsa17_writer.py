@@ -19,18 +19,18 @@ def write_xlsa17(data: ZeroShotDataset, folder: Path) -> None:
 
     `features` (d, N) are the regions' mean. `att` has unit length a class, `original_att` is as given. Unlike in
     the published files, `train_loc` and `val_loc` are a part of `trainval_loc`, divided by class: whoever trains
-    on them sees no test picture.
+    on them sees no test image.
 
     Args:
-        data: with pictures and region features.
+        data: with images and region features.
         folder: made if it is not there.
     """
     if data.regions is None or data.images is None:
-        raise UserError(f"data set {data.name} has no pictures or no features to write")
+        raise UserError(f"data set {data.name} has no images or no features to write")
     folder.mkdir(parents=True, exist_ok=True)
-    ids = data.picture_ids.split(BATCH)
+    ids = data.image_ids.split(BATCH)
     features = np.concatenate([data.regions.regions(batch).float().mean(1).numpy() for batch in ids])
-    names = [data.images.describe(i) for i in data.picture_ids.tolist()]
+    names = [data.images.describe(i) for i in data.image_ids.tolist()]
     files = [os.fsencode(name).decode("utf-8", "replace") for name in names]
     scipy.io.savemat(
         folder / "res101.mat",

@@ -1,4 +1,4 @@
-"""From a folder of pictures and a spreadsheet to an image folder that `image_folder` reads, checked on the way."""
+"""From a folder of images and a spreadsheet to an image folder that `image_folder` reads, checked on the way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fastzsl.data.formats.embeddings import plain_name
-from fastzsl.data.formats.folder import is_image_file, read_picture
+from fastzsl.data.formats.folder import is_image_file, read_image
 from fastzsl.data.make.spreadsheet import Spreadsheet
 from fastzsl.errors import UserError, nearest
 from fastzsl.features.extraction import Progress
@@ -23,10 +23,10 @@ from fastzsl.features.extraction import Progress
 
 @dataclass
 class Material:
-    """Classes with their pictures and attributes.
+    """Classes with their images and attributes.
 
     Attributes:
-        names: C names, those of the picture folders.
+        names: C names, those of the image folders.
         pictures: the files of each class.
         unseen: (C,) bool.
         attributes: m names.
@@ -48,7 +48,7 @@ def list_class_folders(images: Path) -> dict[str, Path]:
         raise UserError(f"--images: no folder {images}")
     folders = {p.name.strip(): p for p in sorted(images.iterdir()) if p.is_dir() and p.name[0] != "."}
     if not folders:
-        raise UserError(f"--images {images}: no folders in it; wanted a folder of pictures for each class")
+        raise UserError(f"--images {images}: no folders in it; wanted a folder of images for each class")
     return folders
 
 
@@ -80,7 +80,7 @@ def match_classes(
     notes = []
     for lacking, what, known in (
         (without_row, f"folders have no row in {table}", sheet.names),
-        (without_folder, "rows have no folder of pictures", list(folders)),
+        (without_folder, "rows have no folder of images", list(folders)),
     ):
         if lacking and not partial:
             raise UserError(
@@ -91,17 +91,17 @@ def match_classes(
             notes.append(f"left out, {what}: {_examples(lacking)}")
     kept = sorted(plain.keys() & rows.keys(), key=rows.__getitem__)
     if not kept:
-        raise UserError(f"no row of {table} has the name of a folder of pictures")
+        raise UserError(f"no row of {table} has the name of a folder of images")
     return [plain[key] for key in kept], [rows[key] for key in kept], notes
 
 
-def list_pictures(
+def list_images(
     folders: Sequence[Path], skip_bad: bool, progress: Progress = lambda pictures: None
 ) -> tuple[list[list[Path]], list[str]]:
-    """Each folder's pictures, every one decoded, and notes on bad ones and on files that are there twice.
+    """Each folder's images, every one decoded, and notes on bad ones and on files that are there twice.
 
     Raises:
-        UserError: a file that is no whole picture, unless `skip_bad`.
+        UserError: a file that is no whole image, unless `skip_bad`.
     """
     listed = [
         sorted(
@@ -123,7 +123,7 @@ def list_pictures(
     if faults and not skip_bad:
         first = next(iter(faults.values()))
         raise UserError(
-            f"{len(faults)} of {len(everything)} pictures cannot be read, first {first} "
+            f"{len(faults)} of {len(everything)} images cannot be read, first {first} "
             "(--skip-bad-images leaves them out)"
         )
     notes = [f"left out: {fault}" for fault in faults.values()]
@@ -131,9 +131,9 @@ def list_pictures(
     across = [paths for paths in twice if len({path.parent for path in paths}) > 1]
     if across:
         shown = " = ".join(f"{p.parent.name}/{p.name}" for p in across[0])
-        notes.append(f"{len(across)} pictures are in several classes, which spoils the test: first {shown}")
+        notes.append(f"{len(across)} images are in several classes, which spoils the test: first {shown}")
     if len(twice) > len(across):
-        notes.append(f"{len(twice) - len(across)} pictures are there twice within their class")
+        notes.append(f"{len(twice) - len(across)} images are there twice within their class")
     return [[path for path in own if path not in faults] for own in listed], notes
 
 
@@ -190,7 +190,7 @@ def write_image_folder(material: Material, root: Path, copy: bool) -> None:
     """Make `root` with images/<class>/* and classes.csv; it appears under its name when it is whole.
 
     Args:
-        copy: copy the pictures; otherwise they are symbolic links to where they are.
+        copy: copy the images; otherwise they are symbolic links to where they are.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = root.with_name(f".{root.name}.{os.getpid()}.partial")
@@ -218,9 +218,9 @@ def write_image_folder(material: Material, root: Path, copy: bool) -> None:
 
 
 def _examine(path: Path) -> tuple[str, str]:
-    """What is wrong with a picture, or nothing, and a digest of its bytes."""
+    """What is wrong with an image, or nothing, and a digest of its bytes."""
     try:
-        read_picture(path)
+        read_image(path)
         with open(path, "rb") as file:
             return "", hashlib.file_digest(file, "sha256").hexdigest()
     except UserError as error:

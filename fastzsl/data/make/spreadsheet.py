@@ -179,7 +179,7 @@ def _class_column(path: Path, header: list[str], rows: list[Row], known: Sequenc
     usual = [i for i, title in enumerate(header) if plain_name(title) in CLASS_HEADERS]
     if usual:
         return usual[0]
-    raise UserError(f"{path}: no column has the names of the picture folders; name it with --class-column")
+    raise UserError(f"{path}: no column has the names of the image folders; name it with --class-column")
 
 
 def _split_column(header: list[str], rows: list[Row]) -> int | None:
