@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes of tests share the cores
+    torch.set_num_threads(
+        max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    )
+
 DATA = Path(os.environ.get("FASTZSL_TEST_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data")
 
 
