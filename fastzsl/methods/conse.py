@@ -91,13 +91,14 @@ class ConSE(ScaledMethod):
     label: ClassVar[str] = "ConSE"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("unit", "standard"),
-        "log_penalty": (-6.0, -5.0, -4.0, -3.0),
+        "embedding_normalisation": ("unit", "centre"),
+        "log_penalty": (-5.0, -4.0, -3.0),
         "top": (1, 3, 5, 10, 0),
         "temperature": (0.5, 1.0, 2.0),
     }
     full_grid: ClassVar[bool] = True
 
-    log_penalty: float = -5.0
+    log_penalty: float = -4.0
     top: int = 10
     temperature: float = 1.0
 

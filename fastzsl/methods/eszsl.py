@@ -35,14 +35,15 @@ class ESZSL(ScaledMethod):
     name: ClassVar[str] = "eszsl"
     label: ClassVar[str] = "ESZSL"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "feature_norm": ("none", "unit", "standard"),
-        "log_gamma": (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0),
-        "log_lambda": (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0),
+        "feature_norm": ("unit", "standard"),
+        "embedding_normalisation": ("unit", "centre"),
+        "log_gamma": (-2.0, -1.0, 0.0, 1.0, 2.0),
+        "log_lambda": (-2.0, -1.0, 0.0, 1.0, 2.0),
     }
     full_grid: ClassVar[bool] = True
 
-    log_gamma: float = 0.0
-    log_lambda: float = 0.0
+    log_gamma: float = 1.0
+    log_lambda: float = 1.0
 
     def build(self, feature_dim: int, embedding_dim: int, backbone: object = None) -> BilinearModel:
         return BilinearModel(feature_dim, embedding_dim, self.feature_norm, self.embedding_normalisation)

@@ -48,13 +48,13 @@ class LESAE(SAE):
     label: ClassVar[str] = "LESAE"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **SAE.grid,
-        "log_beta": (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0),
         "rank_share": (0.3, 0.5, 0.7, 0.9),
+        "log_beta": (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0),
     }
     full_grid: ClassVar[bool] = False
 
     log_beta: float = 0.0
-    rank_share: float = 0.7
+    rank_share: float = 0.5
 
     def __post_init__(self) -> None:
         check_settings(self, positive=["rank_share"], largest={"rank_share": 1.0})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.scaled import ScaledMethod
+from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.engines.statistics import Statistics, statistics
 from fastzsl.methods.engines.tied import Direction, TiedModel, solve_sylvester
 from fastzsl.methods.problem import Problem
@@ -40,14 +41,15 @@ class SAE(ScaledMethod):
     name: ClassVar[str] = "sae"
     label: ClassVar[str] = "SAE"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "feature_norm": ("none", "unit", "standard"),
+        "feature_norm": ("unit", "standard"),
+        "embedding_normalisation": ("unit", "centre"),
         "direction": ("to_embedding", "to_feature"),
-        "row_normalise_w": (False, True),
-        "log_lambda": (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0),
+        "log_lambda": (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0),
     }
     full_grid: ClassVar[bool] = True
 
-    log_lambda: float = 0.0
+    feature_norm: FeatureNorm = "standard"
+    log_lambda: float = -1.0
     direction: Direction = "to_feature"
     row_normalise_w: bool = False
 

@@ -89,14 +89,16 @@ class SynC(ScaledMethod):
     label: ClassVar[str] = "SynC"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("unit", "standard"),
-        "log_penalty": (-8.0, -7.0, -6.0, -5.0, -4.0, -3.0),
-        "log_kappa": (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0),
+        "embedding_normalisation": ("unit", "centre"),
+        "loss": ("ovo", "struct"),
+        "log_penalty": (-4.0, -3.0, -2.0),
+        "log_kappa": (-6.0, -4.0, -2.0, 0.0, 2.0),
     }
     full_grid: ClassVar[bool] = True
 
-    log_penalty: float = -5.0
-    log_kappa: float = 0.0
-    loss: Loss = "ovo"
+    log_penalty: float = -3.0
+    log_kappa: float = -2.0
+    loss: Loss = "struct"
 
     def __post_init__(self) -> None:
         check_settings(self, largest={"log_kappa": 500.0})

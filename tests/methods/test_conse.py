@@ -18,7 +18,8 @@ from tests.methods.planted import all_classes, features, planted
 DATA = planted(4, classes=12, unseen=4)
 
 
-def fitted(method: ConSE) -> ConvexCombination:
+def fitted(method: ConSE, normalisation: str = "unit") -> ConvexCombination:
+    method = replace(method, embedding_normalisation=normalisation)  # type: ignore[arg-type]
     problem = Problem(DATA)
     model = new_model(method, problem.feature_dim, problem.embedding_dim, 0)
     method.fit(model, problem, Context())  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ def test_the_softmax_is_the_minimum_of_its_loss(norm: str) -> None:
 
 def test_cosine_not_distance_decides(images) -> None:
     """A class embedding's length says nothing, even where embeddings are used as they are."""
-    model = fitted(replace(ConSE(), embedding_normalisation="none"))
+    model = fitted(ConSE(), "none")
     classes = all_classes(DATA)
     longer = ClassSet(classes.descriptions * torch.arange(1.0, 13.0)[:, None], classes.training_ids)
     torch.testing.assert_close(model.classifier(longer)(images), model.classifier(classes)(images))

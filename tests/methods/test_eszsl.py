@@ -43,6 +43,7 @@ def with_weights(data, gamma: float, lam: float, norm: str = "none") -> ESZSL:
     X, _, A = matrices(data, norm)
     return ESZSL(
         feature_norm=norm,  # type: ignore[arg-type]
+        embedding_normalisation="unit",
         log_gamma=math.log10(gamma / (X.square().sum() / X.shape[1])),
         log_lambda=math.log10(lam / (A.square().sum() / A.shape[1])),
     )

@@ -18,7 +18,7 @@ from fastzsl.methods.problem import Problem
 from fastzsl.methods.sje import SJE
 from tests.methods.planted import features, planted, unseen_classes
 
-ALL = [ALE(), SJE(), DeViSE()]
+ALL: list[RankingMethod] = [cls(lr=1.0, embedding_normalisation="unit") for cls in (ALE, SJE, DeViSE)]
 
 
 def by_loops(method: RankingMethod, scores: Tensor, label: int) -> tuple[float, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -27,8 +28,9 @@ from tests.methods.planted import all_classes, features, planted
 DATA = planted(4, classes=12, unseen=4)
 
 
-def fitted(method: SynC, data=DATA) -> tuple[Synthesized, Problem]:
-    problem = Problem(data)
+def fitted(method: SynC) -> tuple[Synthesized, Problem]:
+    method = replace(method, embedding_normalisation="unit")
+    problem = Problem(DATA)
     model = new_model(method, problem.feature_dim, problem.embedding_dim, 0)
     method.fit(model, problem, Context())  # type: ignore[arg-type]
     return model, problem  # type: ignore[return-value]
@@ -93,7 +95,7 @@ def test_the_classifiers_are_the_minimum_of_loss_and_penalty(norm: str) -> None:
 
 def test_training_the_bases_themselves_leads_to_the_same_classifiers() -> None:
     """min over V of loss(S V) + penalty / 2 |S V|², by plain L-BFGS over V, against V = S^-1 W."""
-    model, problem = fitted(SynC(log_penalty=-2.0, log_kappa=3.0))
+    model, problem = fitted(SynC(log_penalty=-2.0, log_kappa=3.0, loss="ovo"))
     X = model.scaling(problem.pooled()).double()
     penalty = 1e-2 * mean_square(X)
     S = model.similarities(model.phantoms.double())
@@ -118,7 +120,7 @@ def test_training_the_bases_themselves_leads_to_the_same_classifiers() -> None:
 
 @pytest.mark.parametrize("loss", get_args(Loss))
 def test_seen_classes_score_as_they_were_trained_and_rows_sum_to_one(loss: Loss) -> None:
-    model, _ = fitted(SynC(loss=loss))
+    model, _ = fitted(SynC(loss=loss, log_kappa=0.0))
     S = model.similarities(model.describe(DATA.class_embeddings.double()))
     torch.testing.assert_close(S.sum(1), torch.ones(12).double())
     x = features(DATA, DATA.test_seen, "pooled")

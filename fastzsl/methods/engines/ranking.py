@@ -59,7 +59,7 @@ class RankingMethod(ScaledMethod):
     full_grid: ClassVar[bool] = True
 
     lr: float = 10.0
-    epochs: int = 50
+    epochs: int = 20
     batch_size: int = 64
     margin: float = 1.0
     init_scale: float = 0.0

@@ -75,7 +75,7 @@ class ScaledMethod(Method):
     """
 
     feature_norm: FeatureNorm = "unit"
-    embedding_normalisation: Normalisation = "unit"
+    embedding_normalisation: Normalisation = "centre"
 
     def __post_init__(self) -> None:
         check_settings(self)
