@@ -41,7 +41,7 @@ double spin_bf16(int64_t rounds) {
 #pragma GCC unroll 24
         for (int i = 0; i < chains; i++) {
             acc[i] = DotAdd::step(acc[i], x, y);
-            asm volatile("" : "+v"(acc[i]));
+            asm volatile("" : "+" FZ_REGISTER(acc[i]));
         }
     }
     return double(rounds) * chains * W * 2;

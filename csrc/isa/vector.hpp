@@ -17,6 +17,10 @@
 #define FZ_MR 6
 #define FZ_REGISTER "m"
 #endif
+#ifdef FASTZSL_EMULATE  // the compiler has no vector registers of this width
+#undef FZ_REGISTER
+#define FZ_REGISTER "m"
+#endif
 #if FZ_W == 16
 #include <immintrin.h>
 #endif

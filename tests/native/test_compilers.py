@@ -42,6 +42,15 @@ def test_clang_builds_the_same_kernels(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_avx512_and_amx_compute_what_they_should_in_emulation(tmp_path: Path) -> None:
+    """Their intrinsics in plain C++ (emulated/immintrin.h): a machine without these units tests their code as well."""
+    driver = str(build(tmp_path, "-DFASTZSL_EMULATE=ON"))
+    good = ["portable", "avx512", "avx512bf16", "amx", "amx"]  # the last with float32 always as bf16x3
+    assert run(driver, "all").split("\n") == [*(f"{name}: good" for name in good), ""]
+    assert run(driver, "fork") == "fork: good\n"
+
+
+@pytest.mark.slow
 def test_the_portable_set_runs_on_arm(tmp_path: Path) -> None:
     """Cross-compiled for 64-bit ARM and run in emulation."""
     compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
