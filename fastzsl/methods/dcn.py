@@ -149,24 +149,25 @@ class DCN(Method):
     name: ClassVar[str] = "dcn"
     label: ClassVar[str] = "DCN"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "lr": (1e-4, 1e-3, 3e-3),
+        "lr": (1e-4, 5e-4, 2e-3),
+        "embedding_normalisation": ("unit", "centre"),
         "alpha": (1.0, 3.0, 10.0),
         "beta": (0.03, 0.3, 1.0),
         "entropy_weight": (0.0, 0.1, 1.0),
-        "epochs": (30, 100),
+        "epochs": (20, 60),
     }
-    budget: ClassVar[Mapping[str, Any]] = {"epochs": 30}
+    budget: ClassVar[Mapping[str, Any]] = {"epochs": 20}
 
     feature_norm: FeatureNorm = "standard"
-    embedding_normalisation: Normalisation = "unit"
+    embedding_normalisation: Normalisation = "centre"
     hidden: int = 1024
     dropout: float = 0.5
     alpha: float = 3.0
     beta: float = 0.1
     entropy_weight: float = 0.1
-    epochs: int = 100
+    epochs: int = 20
     batch_size: int = 64
-    lr: float = 1e-3
+    lr: float = 2e-3
 
     def __post_init__(self) -> None:
         check_settings(

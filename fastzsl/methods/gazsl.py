@@ -218,7 +218,8 @@ class GAZSL(Method):
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "pivot": (1.0, 5.0, 25.0),
         "neighbours": (5, 20, 60),
-        "steps": (500, 1000, 3000),
+        "steps": (250, 1000, 3000),
+        "lr": (1e-4, 5e-4),
     }
     budget: ClassVar[Mapping[str, Any]] = {"hidden": 512, "batch_size": 256, "steps": 250, "lr": 5e-4}
 

@@ -135,21 +135,21 @@ class RelationNet(Method):
     name: ClassVar[str] = "relation-net"
     label: ClassVar[str] = "Relation Net"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "feature_norm": ("none", "unit", "minmax"),
+        "feature_norm": ("none", "standard", "minmax"),
         "embedding_scale": (1.0, 10.0, 100.0),
-        "lr": (1e-5, 1e-4, 1e-3),
-        "epochs": (20, 60),
+        "lr": (3e-5, 3e-4, 1e-3),
+        "epochs": (30, 60, 200),
     }
-    budget: ClassVar[Mapping[str, Any]] = {"epochs": 20}
+    budget: ClassVar[Mapping[str, Any]] = {"epochs": 30, "hidden": 400}
 
-    feature_norm: FeatureNorm = "none"
-    embedding_normalisation: Normalisation = "unit"
+    feature_norm: FeatureNorm = "standard"
+    embedding_normalisation: Normalisation = "centre"
     embedding_scale: float = 10.0
     class_hidden: int = 1200
     hidden: int = 1200
     epochs: int = 60
     batch_size: int = 32
-    lr: float = 1e-4
+    lr: float = 3e-4
     weight_decay: float = 1e-5
 
     def __post_init__(self) -> None:

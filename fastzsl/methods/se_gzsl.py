@@ -178,10 +178,10 @@ class SEGZSL(Method):
     label: ClassVar[str] = "SE-GZSL"
     calibrated: ClassVar[bool] = False
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "synthetic": (100, 200, 400, 800),
+        "synthetic": (100, 300, 800),
         "feedback": (0.01, 0.1, 1.0),
         "prior": (0.01, 0.1, 1.0),
-        "epochs": (30, 100),
+        "epochs": (15, 30, 100),
     }
     budget: ClassVar[Mapping[str, Any]] = {"epochs": 15}
 
@@ -190,14 +190,14 @@ class SEGZSL(Method):
     noise: int = 100
     narrow: int = 800
     wide: int = 1000
-    epochs: int = 100
+    epochs: int = 30
     batch_size: int = 256
     lr: float = 1e-3
-    feedback: float = 0.1
+    feedback: float = 1.0
     prior: float = 0.1
     independence: float = 0.1
     synthetic_regression: float = 0.1
-    synthetic: int = 200
+    synthetic: int = 300
 
     def __post_init__(self) -> None:
         check_settings(
