@@ -1,4 +1,4 @@
-"""`python -m fastzsl.predict RUN picture...`: what is in the pictures, among known classes or new ones."""
+"""`python -m fastzsl.predict RUN image...`: what is in the images, among known classes or new ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from fastzsl.command.parsing import parse
 from fastzsl.data.formats.folder import read_image
 from fastzsl.errors import UserError
 from fastzsl.prediction.classes import CandidateClasses
-from fastzsl.prediction.recogniser import Prediction, Recogniser, list_pictures, load
+from fastzsl.prediction.recogniser import Prediction, Recogniser, list_images, load
 from fastzsl.report.heatmap import heatmap_overlay
 
-DESCRIPTION = """Recognise pictures with a trained run, zero-shot.
+DESCRIPTION = """Recognise images with a trained run, zero-shot.
 
 The classes are the run's own, or any that you describe: --classes new.csv has a row a class with the columns
 class,<attribute>..., the attributes being those of the run's classes.csv, in any order and in the same units.
@@ -36,19 +36,19 @@ class Settings:
 
     Args:
         run: the run folder.
-        pictures: picture files, or folders with pictures below.
+        images: image files, or folders with images below.
         classes: "all" of the run's classes, its "unseen" or "seen" ones, or a table of new ones.
-        top: classes shown for a picture.
+        top: classes shown for a image.
         heatmap: folder for overlays of where each shown class looks.
         json: print one JSON object instead of a table.
-        batch_size: pictures that pass the backbone together.
+        batch_size: images that pass the backbone together.
         accelerator: "auto", "cpu", "cuda" or "mps"; default: as the run was trained.
         backbone: the backbone that made the features, for a run trained on a file of features.
         backbone_weights: file with its weights, or "random".
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     classes: str = "all"
     top: int = 5
     heatmap: Path | None = None
@@ -66,9 +66,9 @@ class Settings:
 
 @exits_with_message
 def main(arguments: list[str] | None = None) -> None:
-    """Exit code 0; 1 if some pictures could not be read (each is named on stderr), 2 if none could."""
+    """Exit code 0; 1 if some images could not be read (each is named on stderr), 2 if none could."""
     settings = parse(Settings, arguments, "python -m fastzsl.predict", DESCRIPTION)
-    pictures = _files(settings.pictures)
+    images = _files(settings.images)
     if settings.heatmap and settings.heatmap.exists() and not settings.heatmap.is_dir():
         raise UserError(f"--heatmap {settings.heatmap} is a file; wanted a folder")
     recogniser = load(
@@ -81,52 +81,52 @@ def main(arguments: list[str] | None = None) -> None:
     if settings.heatmap:
         settings.heatmap.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    entries = list(_entries(recogniser, pictures, candidates, settings))
+    entries = list(_entries(recogniser, images, candidates, settings))
     seconds = time.perf_counter() - started
     bad = [entry for entry in entries if "error" in entry]
     if settings.json:
-        print(json.dumps({"run": str(settings.run), "classes": candidates.description, "pictures": entries}))
+        print(json.dumps({"run": str(settings.run), "classes": candidates.description, "images": entries}))
     else:
         _print_table(entries, candidates)
     for entry in bad:
         print(printable(f"fastzsl: skipped: {entry['error']}"), file=sys.stderr)
-    if len(pictures) > 1:
-        rate = (len(pictures) - len(bad)) / seconds
-        print(f"{len(pictures) - len(bad)} pictures, {rate:.1f} a second", file=sys.stderr)
+    if len(images) > 1:
+        rate = (len(images) - len(bad)) / seconds
+        print(f"{len(images) - len(bad)} images, {rate:.1f} a second", file=sys.stderr)
     if bad:
-        raise SystemExit(1 if len(bad) < len(pictures) else 2)
+        raise SystemExit(1 if len(bad) < len(images) else 2)
 
 
 def _files(named: tuple[Path, ...]) -> list[Path]:
-    """Files as named, folders as the pictures below them."""
+    """Files as named, folders as the images below them."""
     if not named:
-        raise UserError("no picture given; wanted picture files or folders after the run")
+        raise UserError("no image given; wanted image files or folders after the run")
     files = []
     for path in named:
-        below = list_pictures(path) if path.is_dir() else [path]
+        below = list_images(path) if path.is_dir() else [path]
         if not below:
-            raise UserError(f"{path}: no pictures below this folder")
+            raise UserError(f"{path}: no images below this folder")
         files += below
     return files
 
 
 def _entries(
-    recogniser: Recogniser, pictures: list[Path], candidates: CandidateClasses, settings: Settings
+    recogniser: Recogniser, images: list[Path], candidates: CandidateClasses, settings: Settings
 ) -> Iterator[dict]:
-    """One JSON-like entry a picture; overlays are written on the way."""
+    """One JSON-like entry a image; overlays are written on the way."""
     taken: set[str] = set()
     bars = progress_bars(open_console(stderr=True))
-    bars.disable = len(pictures) == 1
+    bars.disable = len(images) == 1
     with bars as progress:
-        task = progress.add_task("recognising", total=len(pictures))
+        task = progress.add_task("recognising", total=len(images))
         found = recogniser.stream(
-            pictures, candidates,
+            images, candidates,
             batch_size=settings.batch_size, attention_top=settings.top if settings.heatmap else 0,
         )  # fmt: skip
         for prediction in found:
             progress.advance(task)
             if prediction.error is not None:
-                yield {"picture": prediction.picture, "error": prediction.error}
+                yield {"image": prediction.image, "error": prediction.error}
                 continue
             rows: list[dict] = [
                 {"class": name, "score": score} for name, score in prediction.top(settings.top)
@@ -135,12 +135,12 @@ def _entries(
                 overlays = _write_overlays(prediction, settings.heatmap, len(rows), taken)
                 for row, path in zip(rows, overlays):
                     row["heatmap"] = str(path)
-            yield {"picture": prediction.picture, "predictions": rows}
+            yield {"image": prediction.image, "predictions": rows}
 
 
 def _write_overlays(prediction: Prediction, folder: Path, count: int, taken: set[str]) -> list[Path]:
-    picture = read_image(Path(prediction.picture))
-    stem = unique = Path(prediction.picture).stem
+    image = read_image(Path(prediction.image))
+    stem = unique = Path(prediction.image).stem
     number = 1
     while unique in taken:
         number += 1
@@ -150,14 +150,14 @@ def _write_overlays(prediction: Prediction, folder: Path, count: int, taken: set
     for rank, (name, _) in enumerate(prediction.top(count)):
         plain = re.sub(r"[^\w.-]+", "_", name)
         paths.append(folder / f"{unique}-{rank + 1}-{plain}.png")
-        heat = prediction.heatmap(rank, picture.height, picture.width)
-        heatmap_overlay(picture, heat).save(paths[-1])
+        heat = prediction.heatmap(rank, image.height, image.width)
+        heatmap_overlay(image, heat).save(paths[-1])
     return paths
 
 
 def _print_table(entries: list[dict], candidates: CandidateClasses) -> None:
     table = Table(title=candidates.description, title_justify="left")
-    table.add_column("picture", overflow="fold")
+    table.add_column("image", overflow="fold")
     table.add_column("class")
     table.add_column("score", justify="right")
     for entry in entries:
@@ -166,7 +166,7 @@ def _print_table(entries: list[dict], candidates: CandidateClasses) -> None:
         for rank, row in enumerate(entry["predictions"]):
             last = rank == len(entry["predictions"]) - 1
             table.add_row(
-                printable(entry["picture"]) if rank == 0 else "",
+                printable(entry["image"]) if rank == 0 else "",
                 printable(row["class"]),
                 f"{row['score']:.4f}",
                 end_section=last,

@@ -1,4 +1,4 @@
-"""A short seeded training on drawn pictures reaches the recorded loss and accuracy, on every backend."""
+"""A short seeded training on drawn images reaches the recorded loss and accuracy, on every backend."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from fastzsl.training.fit import fit_model
 
 METHOD = Attended(epochs=8, batch_size=32)
 EVERY = 4
-"""Every fourth picture is used: ten a class, so that the backbone's share of the test is a quarter minute."""
+"""Every fourth image is used: ten a class, so that the backbone's share of the test is a quarter minute."""
 
 RECORDED_LOSS, RECORDED_T1, RECORDED_AUSUC = 1.1240, 0.8100, 0.6828
 
 
-class SomePictures:
+class SomeImages:
     def __init__(self, data: ZeroShotDataset, indices: torch.Tensor) -> None:
         self._data, self._indices = data, indices.tolist()
 
@@ -50,7 +50,7 @@ class SomePictures:
         return None
 
     def describe(self, index: int) -> str:
-        return f"picture {index}"
+        return f"image {index}"
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ZeroShotDataset:
 
     small = replace(
         whole, labels=whole.labels[used], trainval=part(whole.trainval), test_seen=part(whole.test_seen),
-        test_unseen=part(whole.test_unseen), images=SomePictures(whole, used),
+        test_unseen=part(whole.test_unseen), images=SomeImages(whole, used),
         image_ids=torch.arange(len(used)), fingerprint="shapes-part",
     )  # fmt: skip
     path = tmp_path_factory.mktemp("features") / "part.h5"

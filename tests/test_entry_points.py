@@ -22,8 +22,8 @@ SMALL = ["--epochs", "2", "--hidden", "16", "--batch-size", "8", "--gamma-folds"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six classes of five pictures."""
-    root = tmp_path_factory.mktemp("pictures")
+    """Six classes of five images."""
+    root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     lines = ["class,split,a,b,c"]
     for i in range(6):

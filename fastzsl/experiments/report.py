@@ -66,7 +66,7 @@ def write_experiment_report(
 
 def _summary(experiment: Experiment) -> list[str]:
     sentences = [
-        "A model is trained on pictures of some classes and then names pictures of other classes, of "
+        "A model is trained on images of some classes and then names images of other classes, of "
         "which it knows "
         "only a description. Parts of the model were taken away one at a time to see what each is worth. "
         "Rows marked "
@@ -78,7 +78,7 @@ def _summary(experiment: Experiment) -> list[str]:
         count = len(experiment.of(dataset, FULL.name))
         spread = f" (standard deviation {100 * sd:.1f})" if count > 1 else ""
         sentences.append(
-            f"{title(dataset)}: the full model names {100 * mean:.1f} of 100 pictures of new classes "
+            f"{title(dataset)}: the full model names {100 * mean:.1f} of 100 images of new classes "
             f"right{spread}, and "
             f"reaches H = {100 * H:.1f} when known and new classes are mixed; {count} repetitions."
         )
@@ -113,7 +113,7 @@ def _dataset_sections(
         in_use = {name: getattr(first.training.settings.method, name) for name in swept}
         shown.insert(
             2,
-            ("alpha-eta", "H against alpha and eta", "On held-out seen classes, never on test pictures.",
+            ("alpha-eta", "H against alpha and eta", "On held-out seen classes, never on test images.",
              plots.sweep(swept, in_use)),
         )  # fmt: skip
     charts = []
@@ -130,7 +130,7 @@ def _dataset_sections(
         if exhibits:
             save_gallery(exhibits, out / f"{dataset}-attention-{variant}.png", f"{title(dataset)}, {heading}")
             text = (
-                "The paper's figure 2a: pictures of unseen classes, the attention of their own class "
+                "The paper's figure 2a: images of unseen classes, the attention of their own class "
                 "(green) and of "
                 "three other unseen classes, scaled up bilinearly. White outline: the object, where it is "
                 "known."
@@ -178,9 +178,9 @@ def _distractors(out: Path, curve: Experiment) -> list[Chart]:
         for v in curve.entries
     }
     text = (
-        "Each picture shows one object of its class and this many objects of no class. Attention has to "
+        "Each image shows one object of its class and this many objects of no class. Attention has to "
         "find the one "
-        "that is described; the mean over the picture cannot."
+        "that is described; the mean over the image cannot."
     )
     return _keep(
         out / "distractors.png", "T1 over the number of distractors", text, plots.distractor_curve(points)

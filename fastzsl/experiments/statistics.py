@@ -46,7 +46,7 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two methods that were run on the same seeds, in the same order.
 
-    Pairs take out what a split is easy or hard for both; the interval is about seeds and splits, the pictures
+    Pairs take out what a split is easy or hard for both; the interval is about seeds and splits, the images
     of a split being given.
 
     Raises:

@@ -122,7 +122,7 @@ def attention_table(experiment: Experiment) -> Table | None:
         return None
     header = ["data set", "method", "overlap", "entropy", "maximum on the object", "chance"]
     caption = (
-        "Attention over unseen pictures (%). Overlap: of the true class's map with another unseen class's, "
+        "Attention over unseen images (%). Overlap: of the true class's map with another unseen class's, "
         "100 where they agree. Entropy: 100 is uniform. Maximum on the object: where its mask is known."
     )
     return Table("attention", caption, header, rows)

@@ -1,4 +1,4 @@
-"""A trained run as a recogniser: pictures in, classes out, the run's own or new ones."""
+"""A trained run as a recogniser: images in, classes out, the run's own or new ones."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from fastzsl.prediction.classes import CandidateClasses, Classes, OwnClasses
 from fastzsl.protocol.scoring import place_of
 from fastzsl.training.opened import open_run
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 """Files of a folder that are looked at; a file named by itself may have any ending."""
 
-Picture = str | Path | Image.Image | np.ndarray
+ImageInput = str | Path | Image.Image | np.ndarray
 """A file, a Pillow image, or a uint8 array (H, W, 3)."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one picture was taken for.
+    """What one image was taken for.
 
     Attributes:
-        picture: the file's path, or "picture N" for one given in memory.
+        image: the file's path, or "image N" for one given in memory.
         classes: C candidates' names.
         scores: (C,) float32, equation 8's scores with gamma already added where it applies; empty if `error`.
         attention: (k, h, w) float32, where the k best classes look, best first; None unless asked for.
-        error: why the picture could not be read; None if it could.
+        error: why the image could not be read; None if it could.
     """
 
-    picture: str
+    image: str
     classes: tuple[str, ...]
     scores: Tensor
     attention: Tensor | None = None
@@ -83,7 +83,7 @@ class Recogniser:
 
     Args:
         model: with scores for region features, or with its own trained backbone inside.
-        backbone: for pictures; the model's own one where it was trained.
+        backbone: for images; the model's own one where it was trained.
         own: the run's classes and gamma.
         device: where both run.
         half: round the backbone's features to float16, as those were stored that the model was trained on.
@@ -112,30 +112,30 @@ class Recogniser:
 
     def predict(
         self,
-        images: Picture | Iterable[Picture],
+        images: ImageInput | Iterable[ImageInput],
         classes: Classes = "all",
         *,
         batch_size: int = 32,
         attention_top: int = 0,
         on_bad: Literal["raise", "keep"] = "raise",
     ) -> list[Prediction]:
-        """Recognise pictures.
+        """Recognise images.
 
         Args:
-            images: one picture or several: files, folders (all pictures below), Pillow images or uint8
+            images: one image or several: files, folders (all images below), Pillow images or uint8
                 arrays (H, W, 3).
             classes: "all" (the run's seen and unseen classes, gamma on the unseen ones), "unseen" or "seen",
                 the path of a table `class,<attribute>...` of new classes, or {name: attributes} of new
                 classes, attributes being m numbers in the order of `attribute_names` or {attribute: number}.
-            batch_size: pictures that pass the backbone together.
-            attention_top: keep the attention of so many best classes a picture.
-            on_bad: raise for a picture that cannot be read, or keep a `Prediction` with `error`.
+            batch_size: images that pass the backbone together.
+            attention_top: keep the attention of so many best classes a image.
+            on_bad: raise for a image that cannot be read, or keep a `Prediction` with `error`.
 
         Returns:
-            A `Prediction` for each picture, in order.
+            A `Prediction` for each image, in order.
 
         Raises:
-            UserError: classes that do not fit the run; with on_bad="raise" a picture that cannot be read.
+            UserError: classes that do not fit the run; with on_bad="raise" a image that cannot be read.
         """
         found = []
         for prediction in self.stream(
@@ -148,13 +148,13 @@ class Recogniser:
 
     def stream(
         self,
-        images: Picture | Iterable[Picture],
+        images: ImageInput | Iterable[ImageInput],
         candidates: CandidateClasses,
         *,
         batch_size: int = 32,
         attention_top: int = 0,
     ) -> Iterator[Prediction]:
-        """As `predict`, batch by batch in bounded memory; bad pictures come as predictions with `error`."""
+        """As `predict`, batch by batch in bounded memory; bad images come as predictions with `error`."""
         with torch.inference_mode():
             device, dtype = place_of(self.model)
             descriptions = candidates.embeddings.to(device, dtype)
@@ -164,7 +164,7 @@ class Recogniser:
         def recognise(pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
             return self._recognise(self.backbone(pixels), scorer, descriptions, bias, attention_top)
 
-        numbered = enumerate(_pictures(images))
+        numbered = enumerate(_each(images))
         for reads, found in in_batches(numbered, self._read, recognise, batch_size, self.device):
             results = iter(found or [])
             for name, error in reads:
@@ -193,11 +193,11 @@ class Recogniser:
         grids = torch.stack(shown).float().cpu().unflatten(2, maps.shape[2:])
         return list(zip(scores, grids))
 
-    def _read(self, numbered: tuple[int, Picture]) -> tuple[_Read, Tensor | None]:
-        position, picture = numbered
-        name = str(picture) if isinstance(picture, str | Path) else f"picture {position}"
+    def _read(self, numbered: tuple[int, ImageInput]) -> tuple[_Read, Tensor | None]:
+        position, image = numbered
+        name = str(image) if isinstance(image, str | Path) else f"image {position}"
         try:
-            return _Read(name, None), self.backbone.preprocess(_decode(picture, name))
+            return _Read(name, None), self.backbone.preprocess(_decode(image, name))
         except UserError as error:
             return _Read(name, str(error)), None
 
@@ -240,37 +240,37 @@ def load(
     return Recogniser(opened.model, trunk, own, opened.fabric.device, opened.stored_as_half)
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Every picture below a folder, sorted, without hidden ones."""
+def list_images(folder: Path) -> list[Path]:
+    """Every image below a folder, sorted, without hidden ones."""
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 
-def _pictures(images: Picture | Iterable[Picture]) -> Iterator[Picture]:
+def _each(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
     if isinstance(images, str | Path | Image.Image | np.ndarray):
         images = [images]
     for image in images:
         if isinstance(image, str | Path) and Path(image).is_dir():
-            yield from list_pictures(Path(image))
+            yield from list_images(Path(image))
         else:
             yield image
 
 
-def _decode(picture: Picture, name: str) -> Image.Image:
-    if isinstance(picture, str | Path):
-        return read_image(Path(picture))
-    if isinstance(picture, Image.Image):
-        return picture
-    found = type(picture).__name__
-    if isinstance(picture, np.ndarray):
-        if picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
-            return Image.fromarray(picture)
-        found = f"{picture.dtype} array {picture.shape}"
+def _decode(image: ImageInput, name: str) -> Image.Image:
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return image
+    found = type(image).__name__
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+            return Image.fromarray(image)
+        found = f"{image.dtype} array {image.shape}"
     raise UserError(f"{name} is a {found}; wanted a file, a Pillow image or a uint8 array (H, W, 3)")
 
 
-__all__: Sequence[str] = ("Prediction", "Recogniser", "list_pictures", "load")
+__all__: Sequence[str] = ("Prediction", "Recogniser", "list_images", "load")

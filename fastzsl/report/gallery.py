@@ -1,4 +1,4 @@
-"""Figure 2a: where the attention of the true class and of three other classes looks, as small pictures."""
+"""Figure 2a: where the attention of the true class and of three other classes looks, as small images."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from fastzsl.protocol.metrics import TestScores
 from fastzsl.report.heatmap import heatmap_overlay, upsample
 
 EDGE = 176
-"""Longest side in pixels of a picture of the gallery."""
+"""Longest side in pixels of a image of the gallery."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One small picture.
+    """One small image.
 
     Attributes:
         caption: the class whose attention it shows, or what else it is.
-        kind: "picture", "true" or "negative".
+        kind: "image", "true" or "negative".
         image: RGB.
     """
 
@@ -47,13 +47,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A picture of an unseen class with the attention of its own and of three other classes.
+    """A image of an unseen class with the attention of its own and of three other classes.
 
     Attributes:
         true: name of the class.
         verdict: what the model took it for among the unseen classes.
         right: whether that is true.
-        tiles: the picture, the true class's attention, three negatives' attention.
+        tiles: the image, the true class's attention, three negatives' attention.
     """
 
     true: str
@@ -65,11 +65,11 @@ class Exhibit:
 def gallery(
     model: Model, data: ZeroShotDataset, scores: TestScores, count: int = 6, negatives: int = 3
 ) -> list[Exhibit]:
-    """Exhibits for `count` unseen pictures, spread over the classes; the negatives are the highest-scored
+    """Exhibits for `count` unseen images, spread over the classes; the negatives are the highest-scored
     others.
 
-    Attention is scaled up bilinearly from the regions' grid to the picture's size, as in the paper. Empty
-    where the data set has no pictures, or the model no attention.
+    Attention is scaled up bilinearly from the regions' grid to the image's size, as in the paper. Empty
+    where the data set has no images, or the model no attention.
     """
     if data.images is None:
         return []
@@ -81,15 +81,15 @@ def gallery(
     exhibits = []
     for row, (place, index) in enumerate(zip(spread.tolist(), picked.tolist())):
         source, label = int(data.image_ids[index]), int(data.labels[index])
-        picture, mask = data.images.image(source), data.images.mask(source)
+        image, mask = data.images.image(source), data.images.mask(source)
         order = data.unseen[scores.conventional_rows[place].argsort(descending=True)].tolist()
         others = [c for c in order if c != label][:negatives]
-        tiles = [Tile("picture", "picture", _shrink(picture))]
+        tiles = [Tile("image", "image", _shrink(image))]
         tiles += [
             Tile(
                 data.class_names[c],
                 "true" if c == label else "negative",
-                overlay(picture, attention[row, c], mask),
+                overlay(image, attention[row, c], mask),
             )
             for c in (label, *others)
         ]
@@ -99,9 +99,9 @@ def gallery(
     return exhibits
 
 
-def overlay(picture: Image.Image, attention: Tensor, mask: np.ndarray | None) -> Image.Image:
-    """A small copy of the picture under the attention, the object outlined in white where it is known."""
-    small = _shrink(picture)
+def overlay(image: Image.Image, attention: Tensor, mask: np.ndarray | None) -> Image.Image:
+    """A small copy of the image under the attention, the object outlined in white where it is known."""
+    small = _shrink(image)
     blended = heatmap_overlay(small, torch.from_numpy(upsample(attention, small.height, small.width)))
     if mask is None:
         return blended
@@ -113,14 +113,14 @@ def overlay(picture: Image.Image, attention: Tensor, mask: np.ndarray | None) ->
     return Image.fromarray(pixels)
 
 
-def _shrink(picture: Image.Image) -> Image.Image:
-    small = picture.convert("RGB")
+def _shrink(image: Image.Image) -> Image.Image:
+    small = image.convert("RGB")
     small.thumbnail((EDGE, EDGE))
     return small
 
 
 def save_gallery(exhibits: list[Exhibit], path: Path, title: str) -> None:
-    """The gallery as one PNG, a row a picture."""
+    """The gallery as one PNG, a row a image."""
     columns = max(len(e.tiles) for e in exhibits)
     figure, rows = plt.subplots(
         len(exhibits), columns, figsize=(1.75 * columns, 2.0 * len(exhibits) + 0.4), layout="constrained",

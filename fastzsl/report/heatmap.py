@@ -1,4 +1,4 @@
-"""Attention laid over a picture, in the picture's own size."""
+"""Attention laid over a image, in the image's own size."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from PIL import Image
 from torch import Tensor
 
 
-def heatmap_overlay(picture: Image.Image, heat: Tensor) -> Image.Image:
-    """Blend a picture with a heatmap: the more attention, the more of the heatmap's colour.
+def heatmap_overlay(image: Image.Image, heat: Tensor) -> Image.Image:
+    """Blend a image with a heatmap: the more attention, the more of the heatmap's colour.
 
     Args:
-        picture: RGB, H × W.
+        image: RGB, H × W.
         heat: (H, W) in [0, 1], see `Prediction.heatmap`.
     """
     strength = heat.numpy()[..., None]
     colour = 255 * colormaps["inferno"](heat.numpy())[..., :3]
     opacity = 0.25 + 0.5 * strength
-    mixed = (1 - opacity) * np.asarray(picture, dtype=np.float32) + opacity * colour
+    mixed = (1 - opacity) * np.asarray(image, dtype=np.float32) + opacity * colour
     return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
 
 

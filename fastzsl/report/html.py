@@ -31,7 +31,7 @@ class Chart:
 
     Attributes:
         heading, text: what it shows and how to read it.
-        uri: the picture as a data URI.
+        uri: the image as a data URI.
     """
 
     heading: str
@@ -43,13 +43,13 @@ def chart(heading: str, text: str, plot: Plot | None) -> list[Chart]:
     """A list of one chart, or of none, so that missing ones vanish when lists are added."""
     if plot is None:
         return []
-    picture = base64.b64encode(plots.svg(plot).encode()).decode()
-    return [Chart(heading, text, f"data:image/svg+xml;base64,{picture}")]
+    image = base64.b64encode(plots.svg(plot).encode()).decode()
+    return [Chart(heading, text, f"data:image/svg+xml;base64,{image}")]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: a heading, words, tables, charts, pictures; whatever is empty is left out."""
+    """A part of a report: a heading, words, tables, charts, images; whatever is empty is left out."""
 
     heading: str
     text: str = ""

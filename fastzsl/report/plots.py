@@ -167,7 +167,7 @@ def confusion(data: ZeroShotDataset, scores: TestScores) -> Figure:
                     colour = "white" if value > 55 else "black"
                     axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
     axes.set(xlabel="taken for", ylabel="true class")
-    figure.colorbar(image, ax=axes, shrink=0.7, label="% of the class's pictures")
+    figure.colorbar(image, ax=axes, shrink=0.7, label="% of the class's images")
     return figure
 
 
@@ -240,7 +240,7 @@ def distractor_curve(points: Mapping[str, Mapping[int, Sequence[float]]]) -> Fig
         means, deviations = np.array([_mean_and_sd(own[n]) for n in counts]).T
         axes.errorbar(counts, 100 * means, 100 * deviations, marker="o", color=colour, label=label, capsize=3)
     axes.set_xticks(sorted({n for own in points.values() for n in own}))
-    axes.set(xlabel="distractor objects in each picture", ylabel="T1, unseen classes (%)", ylim=(0, 100))
+    axes.set(xlabel="distractor objects in each image", ylabel="T1, unseen classes (%)", ylim=(0, 100))
     axes.legend(frameon=False)
     return _clean(figure)
 

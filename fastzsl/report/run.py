@@ -32,7 +32,7 @@ def write_run_report(
     Args:
         run: the run folder, with metrics.jsonl.
         model, data, settings: of the run.
-        scores, results: of its test pictures.
+        scores, results: of its test images.
         where: the attention against the objects' masks, where they are known.
         chosen_on: what was chosen on what, in words.
         environment: `fastzsl.report.environment.environment()`.
@@ -49,9 +49,9 @@ def write_run_report(
         Section("Results", tables=[results_table(results, where, data)]),
         Section(
             "Where the attention looks",
-            "Pictures of classes that the model never saw in training. Bright is where the attention of a "
+            "Images of classes that the model never saw in training. Bright is where the attention of a "
             "class looks: "
-            "of the picture's own class (green) and of the three other unseen classes with the highest "
+            "of the image's own class (green) and of the three other unseen classes with the highest "
             "scores. "
             "A white outline is the object, where it is known.",
             exhibits=exhibits,
@@ -63,7 +63,7 @@ def write_run_report(
                     "Balance of seen and unseen classes",
                     "gamma is added to the scores of unseen classes, because a model prefers what it was "
                     "trained on. "
-                    "It was chosen without any test picture; the curves show what every other choice "
+                    "It was chosen without any test image; the curves show what every other choice "
                     "would have given.",
                     plots.gamma_curve(scores, results.gamma),
                 ),

@@ -1,4 +1,4 @@
-"""The paper's experiments from one command: statistics, tables, and the whole on a small folder of pictures."""
+"""The paper's experiments from one command: statistics, tables, and the whole on a small folder of images."""
 
 from __future__ import annotations
 
@@ -172,8 +172,8 @@ def test_settings_are_read_as_numbers() -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Nine classes of six small pictures, each class a colour."""
+def images(tmp_path: Path) -> Path:
+    """Nine classes of six small images, each class a colour."""
     rng = np.random.default_rng(0)
     lines = ["class,split,red,green,blue"]
     for c in range(9):
@@ -189,12 +189,12 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_the_whole_on_a_folder_of_pictures_leaves_tables_figures_and_report(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_whole_on_a_folder_of_images_leaves_tables_figures_and_report(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     command = [
-        "--datasets", "folder", "--root", str(pictures), "--out", str(out), "--seeds", "2",
+        "--datasets", "folder", "--root", str(images), "--out", str(out), "--seeds", "2",
         "--methods", "pooled", "no-ma", "eszsl",
         "--set", "epochs=2", "gamma_folds=1", "batch_size=16", "accelerator=cpu",
         "--workers", "1",
@@ -223,11 +223,11 @@ def test_the_whole_on_a_folder_of_pictures_leaves_tables_figures_and_report(
 
 
 def test_tuning_leaves_a_configuration_that_training_takes(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "tune"
     tune([
-        "--dataset", "folder", "--root", str(pictures), "--out", str(out), "--folds", "2", "--workers", "1",
+        "--dataset", "folder", "--root", str(images), "--out", str(out), "--folds", "2", "--workers", "1",
         "--grid", "lr=1e-9,1e-2", "epochs=1,3", "--set", "batch_size=16", "accelerator=cpu",
     ])  # fmt: skip
     record = json.loads((out / "selection.json").read_text())

@@ -57,7 +57,7 @@ def test_it_is_trained_tuned_evaluated_and_predicted_with(root: Path, tmp_path: 
     assert kept["T1"] > 1 / 3, "chance"
     image = root / "images" / "c7" / "0.png"
     found = json.loads(run("predict", trained, image, "--classes", "unseen", "--json"))
-    assert {row["class"] for row in found["pictures"][0]["predictions"]} == {"c6", "c7", "c8"}
+    assert {row["class"] for row in found["images"][0]["predictions"]} == {"c6", "c7", "c8"}
     run("tune", "--method", "nearest-prototype", *data, "--out", tuned, "--folds", 2, "--workers", 2)
     assert len((tuned / "trials.csv").read_text().splitlines()) == 5
     run("train", "--config", tuned / "config.yaml", "--out", tmp_path / "again", "--gamma-folds", 1)

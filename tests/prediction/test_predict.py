@@ -32,15 +32,15 @@ ATTRIBUTES = ("round", "red", "dotted", "weight")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven classes of four drawn pictures, two of the classes unseen."""
-    root = tmp_path_factory.mktemp("pictures")
+    """Seven classes of four drawn images, two of the classes unseen."""
+    root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     rows = []
     for label in range(7):
         (root / "images" / f"class {label}").mkdir(parents=True)
         for i in range(4):
-            picture, _ = draw_image([(label, label, label % 4)], rng, 160)
-            picture.save(root / "images" / f"class {label}" / f"{i}.png")
+            image, _ = draw_image([(label, label, label % 4)], rng, 160)
+            image.save(root / "images" / f"class {label}" / f"{i}.png")
         split = "unseen" if label > 4 else "seen"
         rows.append([f"class {label}", split, label & 1, label >> 1 & 1, label >> 2 & 1, 0.1 * label])
     with open(root / "classes.csv", "w", newline="") as file:
@@ -68,7 +68,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _evaluated(run: Path) -> tuple[list[Path], torch.Tensor, torch.Tensor]:
-    """Paths, evaluation's scores (N, C) and the unseen ids, for every picture of the data set."""
+    """Paths, evaluation's scores (N, C) and the unseen ids, for every image of the data set."""
     settings = load_settings(run / "config.yaml")
     data, _ = prepare(settings, torch.device("cpu"), _no_progress())
     assert data.regions.feature_shape[0] == 96
@@ -128,13 +128,13 @@ def test_new_classes_are_normalised_by_the_runs_seen_classes(run: Path) -> None:
     np.testing.assert_allclose(embedded, expected / np.linalg.norm(expected), rtol=1e-5)
 
 
-def test_a_batch_a_file_a_pillow_image_and_an_array_of_one_picture_agree(run: Path, folder: Path) -> None:
+def test_a_batch_a_file_a_pillow_image_and_an_array_of_one_image_agree(run: Path, folder: Path) -> None:
     model = fastzsl.load(run)
     everything = model.predict(folder, batch_size=5)
-    assert [p.picture for p in everything] == [str(p) for p in predictor.list_pictures(folder)]
-    path = Path(everything[7].picture)
-    picture = Image.open(path).convert("RGB")
-    for given in (path, str(path), picture, np.asarray(picture)):
+    assert [p.image for p in everything] == [str(p) for p in predictor.list_images(folder)]
+    path = Path(everything[7].image)
+    image = Image.open(path).convert("RGB")
+    for given in (path, str(path), image, np.asarray(image)):
         alone = model.predict(given)[0]
         torch.testing.assert_close(alone.scores, everything[7].scores, rtol=0, atol=1e-4)
         assert alone.best == everything[7].best
@@ -142,20 +142,20 @@ def test_a_batch_a_file_a_pillow_image_and_an_array_of_one_picture_agree(run: Pa
     assert [score for _, score in top] == sorted(everything[7].scores.tolist(), reverse=True)[:3]
 
 
-def test_pictures_are_taken_a_few_batches_ahead_and_not_all_at_once(
+def test_images_are_taken_a_few_batches_ahead_and_not_all_at_once(
     run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = fastzsl.load(run)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     asked = 0
 
-    def pictures():
+    def images():
         nonlocal asked
-        for path in predictor.list_pictures(folder):
+        for path in predictor.list_images(folder):
             asked += 1
             yield path
 
-    stream = model.stream(pictures(), model.own.candidates(), batch_size=2)
+    stream = model.stream(images(), model.own.candidates(), batch_size=2)
     next(stream)
     assert asked <= 2 * (2 * 2 + 1)
     assert len(list(stream)) == 27
@@ -204,11 +204,11 @@ def test_wrong_classes_in_python_are_refused(run: Path, classes, message: str) -
         fastzsl.load(run).own.candidates(classes)
 
 
-def test_heatmaps_are_the_attention_of_the_class_bilinear_to_the_size_of_the_picture(
+def test_heatmaps_are_the_attention_of_the_class_bilinear_to_the_size_of_the_image(
     run: Path, folder: Path
 ) -> None:
     model = fastzsl.load(run)
-    path = predictor.list_pictures(folder)[9]
+    path = predictor.list_images(folder)[9]
     found = model.predict(path, attention_top=3)[0]
     assert found.attention is not None
     assert found.attention.shape == (3, 5, 5)
@@ -266,10 +266,10 @@ def test_load_refuses_what_is_no_finished_run(run: Path, tmp_path: Path) -> None
         fastzsl.load(run, backbone="timm/test_vit", backbone_weights="random")
 
 
-def test_pictures_that_are_none_raise_or_are_kept_with_their_fault(run: Path, tmp_path: Path) -> None:
+def test_images_that_are_none_raise_or_are_kept_with_their_fault(run: Path, tmp_path: Path) -> None:
     model = fastzsl.load(run)
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"not a picture")
+    bad.write_bytes(b"not a image")
     with pytest.raises(UserError, match=r"bad\.jpg: not a readable image"):
         model.predict(bad)
     kept = model.predict([bad, np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9))], on_bad="keep")
@@ -278,7 +278,7 @@ def test_pictures_that_are_none_raise_or_are_kept_with_their_fault(run: Path, tm
     assert "float64 array (9, 9)" in kept[2].error
 
 
-def test_command_line_names_bad_pictures_and_recognises_the_others(
+def test_command_line_names_bad_images_and_recognises_the_others(
     run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, gone = tmp_path / "bad.jpg", tmp_path / "gone.jpg"
@@ -297,17 +297,17 @@ def test_command_line_names_bad_pictures_and_recognises_the_others(
     assert len(faults) == 2
     assert str(bad) in faults[0]
     assert f"{gone}: no such file" in faults[1]
-    recognised = result["pictures"][1:5]
+    recognised = result["images"][1:5]
     expected = fastzsl.load(run).predict(good)
     for entry, prediction in zip(recognised, expected):
-        assert entry["picture"] == prediction.picture
+        assert entry["image"] == prediction.image
         assert [row["class"] for row in entry["predictions"]] == [name for name, _ in prediction.top(2)]
         for row in entry["predictions"]:
-            assert Image.open(row["heatmap"]).size == Image.open(entry["picture"]).size
+            assert Image.open(row["heatmap"]).size == Image.open(entry["image"]).size
     assert len(list(heat.iterdir())) == 8
 
 
-def test_overlays_of_pictures_with_one_name_do_not_overwrite_each_other(
+def test_overlays_of_images_with_one_name_do_not_overwrite_each_other(
     run: Path, folder: Path, tmp_path: Path
 ) -> None:
     same = [str(folder / "images" / f"class {i}" / "0.png") for i in (1, 2)]
@@ -316,10 +316,10 @@ def test_overlays_of_pictures_with_one_name_do_not_overwrite_each_other(
 
 
 def test_table_shows_the_best_classes(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = folder / "images" / "class 1" / "0.png"
-    predict.main([str(run), str(picture), "--top", "1", "--classes", "unseen"])
+    image = folder / "images" / "class 1" / "0.png"
+    predict.main([str(run), str(image), "--top", "1", "--classes", "unseen"])
     shown = capsys.readouterr().out
-    name, score = fastzsl.load(run).predict(picture, "unseen")[0].top(1)[0]
+    name, score = fastzsl.load(run).predict(image, "unseen")[0].top(1)[0]
     assert name in shown
     assert f"{score:.4f}" in shown
 
@@ -327,13 +327,13 @@ def test_table_shows_the_best_classes(run: Path, folder: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["picture.png", "--top", "0"], "--top is 0; wanted 1 or more"),
-        ([], "no picture given"),
-        (["empty"], "no pictures below this folder"),
+        (["image.png", "--top", "0"], "--top is 0; wanted 1 or more"),
+        ([], "no image given"),
+        (["empty"], "no images below this folder"),
         (["gone.png"], "fastzsl: skipped: gone.png: no such file"),
-        (["picture.png", "--accelerator", "tpu"], "--accelerator tpu: "),
-        (["picture.png", "--accelerator", "nothing"], "--accelerator nothing: "),
-        (["picture.png", "--heatmap", "file"], "--heatmap file is a file; wanted a folder"),
+        (["image.png", "--accelerator", "tpu"], "--accelerator tpu: "),
+        (["image.png", "--accelerator", "nothing"], "--accelerator nothing: "),
+        (["image.png", "--heatmap", "file"], "--heatmap file is a file; wanted a folder"),
     ],
 )
 def test_command_line_that_can_do_nothing_exits_with_2(

@@ -10,7 +10,7 @@ from fastzsl.features.sources import MemoryRegions
 from fastzsl.protocol.trials import Source
 from fastzsl.training.settings import Settings
 
-CLASSES, UNSEEN, PICTURES, EMBEDDING, DIM, SIDE = 18, 4, 10, 3, 24, 3
+CLASSES, UNSEEN, IMAGES, EMBEDDING, DIM, SIDE = 18, 4, 10, 3, 24, 3
 
 SETTINGS = Settings().changed(
     hidden=32, epochs=20, batch_size=16, lr=1e-2, accelerator="cpu", backend="eager", attention_scale=3.0,
@@ -19,7 +19,7 @@ SETTINGS = Settings().changed(
 
 
 class WatchedRegions(MemoryRegions):
-    """Remembers every picture that was read."""
+    """Remembers every image that was read."""
 
     def __init__(self, maps: Tensor) -> None:
         super().__init__(maps)
@@ -31,16 +31,16 @@ class WatchedRegions(MemoryRegions):
 
 
 def small_problem(source: Source | None = None, spoil_tests: bool = False) -> ZeroShotDataset:
-    """Every picture shows its class's embedding, linearly mapped, in one region among noise.
+    """Every image shows its class's embedding, linearly mapped, in one region among noise.
 
     Args:
         source: its data_seed draws the problem.
-        spoil_tests: NaN in every test picture, and unseen classes' embeddings replaced.
+        spoil_tests: NaN in every test image, and unseen classes' embeddings replaced.
     """
     generator = torch.Generator().manual_seed(source.data.data_seed if source else 0)
     embeddings = torch.randn(CLASSES, EMBEDDING, generator=generator)
     mixing = torch.randn(EMBEDDING, DIM, generator=generator)
-    labels = torch.arange(CLASSES).repeat_interleave(PICTURES)
+    labels = torch.arange(CLASSES).repeat_interleave(IMAGES)
     maps = torch.randn(len(labels), DIM, SIDE * SIDE, generator=generator)
     place = torch.randint(SIDE * SIDE, (len(labels),), generator=generator)
     maps[torch.arange(len(labels)), :, place] += 4 * embeddings[labels] @ mixing

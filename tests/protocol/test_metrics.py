@@ -26,13 +26,13 @@ from fastzsl.protocol.pipeline import scores_on_held_out
 SEEN, UNSEEN = torch.tensor([0, 2, 3]), torch.tensor([1, 4])
 
 
-def draw(seed: int, pictures: int = 60, ties: bool = False) -> TestScores:
+def draw(seed: int, images: int = 60, ties: bool = False) -> TestScores:
     rng = np.random.default_rng(seed)
 
     def scores(classes: torch.Tensor, boost: float) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = torch.from_numpy(rng.choice(classes.numpy(), pictures))
-        found = torch.from_numpy(rng.normal(size=(pictures, 5)))
-        found[torch.arange(pictures), labels] += boost
+        labels = torch.from_numpy(rng.choice(classes.numpy(), images))
+        found = torch.from_numpy(rng.normal(size=(images, 5)))
+        found[torch.arange(images), labels] += boost
         return (found * 2).round() / 2 if ties else found, labels
 
     (s, ys), (u, yu) = scores(SEEN, 1.5), scores(UNSEEN, 1.0)
@@ -86,7 +86,7 @@ def test_curve_is_exact_at_every_gamma(seed: int, ties: bool) -> None:
 
 
 def test_area_is_the_limit_of_a_fine_grid(seed: int) -> None:
-    data = draw(seed, pictures=25)
+    data = draw(seed, images=25)
     gammas = np.linspace(-8, 8, 20001)
     points = np.array([generalised(data, g) for g in gammas[::10]])
     grid = float(np.trapezoid(points[:, 1], points[:, 0]))

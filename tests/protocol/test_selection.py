@@ -1,4 +1,4 @@
-"""Class-wise cross-validation: right folds, no test picture, resumable, the same in parallel."""
+"""Class-wise cross-validation: right folds, no test image, resumable, the same in parallel."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_seen_class_is_held_out_once_in_each_repetition():
     assert held[0].class_names != held[3].class_names, "another repetition shuffles anew"
 
 
-def test_a_problem_keeps_labels_and_features_of_its_pictures():
+def test_a_problem_keeps_labels_and_features_of_its_images():
     data = small_problem()
     problem = SeenClassesOnly(data).problem(HeldOutClasses(3, 1, 2))
     for part in (problem.trainval, problem.test_seen, problem.test_unseen):
@@ -57,25 +57,25 @@ def test_a_problem_keeps_labels_and_features_of_its_pictures():
         assert torch.equal(row, data.class_embeddings[data.class_names.index(name)])
 
 
-def test_the_guard_refuses_test_pictures_and_keeps_nothing_of_them():
+def test_the_guard_refuses_test_images_and_keeps_nothing_of_them():
     data = small_problem()
     problem = SeenClassesOnly(data).problem(HeldOutClasses(0))
     tests = set(data.test_seen.tolist()) | set(data.test_unseen.tolist())
     assert not tests & set(problem.image_ids.tolist())
     assert not {data.class_names[i] for i in data.unseen.tolist()} & set(problem.class_names)
     for index in (int(data.test_seen[0]), int(data.test_unseen[-1])):
-        with pytest.raises(PermissionError, match="not training pictures"):
+        with pytest.raises(PermissionError, match="not training images"):
             problem.regions.regions([index])
 
 
-def test_selection_reads_training_pictures_only(tmp_path):
+def test_selection_reads_training_images_only(tmp_path):
     data = small_problem()
     choose(tmp_path, load=lambda source: data, grid={"eta": (0.0, 1.0)})
     assert data.regions.read, "nothing was read"
     assert data.regions.read <= set(data.trainval.tolist())
 
 
-def test_spoiling_every_test_picture_and_unseen_class_changes_nothing(tmp_path):
+def test_spoiling_every_test_image_and_unseen_class_changes_nothing(tmp_path):
     honest = choose(tmp_path / "a")
     spoilt = choose(tmp_path / "b", load=spoilt_problem)
     assert honest.points == spoilt.points
@@ -206,7 +206,7 @@ def test_the_epochs_are_the_best_of_those_named_and_gamma_comes_from_the_same_tr
         choose_epochs(settings.changed(gamma_folds=0), small_problem(), table, run)
 
 
-def test_spoilt_test_pictures_do_not_change_the_epochs(tmp_path):
+def test_spoilt_test_images_do_not_change_the_epochs(tmp_path):
     settings = SETTINGS.changed(choose_epochs=(2, 20))
     found = []
     for name, load in (("a", small_problem), ("b", spoilt_problem)):

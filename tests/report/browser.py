@@ -1,4 +1,4 @@
-"""A page in headless Chromium: its picture, its width, what it printed and what it asked for."""
+"""A page in headless Chromium: its image, its width, what it printed and what it asked for."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Visit:
         console: lines of errors and warnings.
         requests: addresses asked for, other than the page's own file and data: URIs.
         width, height: of the page's contents in CSS pixels.
-        broken: pictures that did not load.
-        png: a picture of the whole page.
+        broken: images that did not load.
+        png: a image of the whole page.
     """
 
     console: list[str]

@@ -83,9 +83,9 @@ def test_it_fits_prints_nothing_and_asks_for_nothing(report: Path, tmp_path: Pat
     assert seen.requests == []
     assert seen.broken == 0
     assert seen.width <= width, "the page is wider than its window"
-    picture = np.asarray(Image.open(seen.png).convert("L"))
-    assert picture.shape[1] >= width
-    assert picture.std() > 10, "the page is blank"
+    image = np.asarray(Image.open(seen.png).convert("L"))
+    assert image.shape[1] >= width
+    assert image.std() > 10, "the page is blank"
 
 
 @needs_browser

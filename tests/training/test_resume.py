@@ -24,7 +24,7 @@ SETTINGS = [
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Eight classes of six pictures each."""
+    """Eight classes of six images each."""
     rng = np.random.default_rng(0)
     root = tmp_path / "data"
     rows = [["class", "split", "a", "b", "c"]]
@@ -74,7 +74,7 @@ def test_killed_at_several_moments_and_resumed(root: Path, tmp_path: Path) -> No
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(root, whole))
     total = steps(whole)
-    assert total == 25 * 4  # 30 training pictures in batches of 8
+    assert total == 25 * 4  # 30 training images in batches of 8
 
     moments: list[Callable[[], bool]] = [
         lambda: steps(killed) >= 1,

@@ -23,7 +23,7 @@ def as_regions(features: Tensor) -> Tensor:
 
 
 class FusedDenseAttention(nn.Module):
-    """Equation 3's attention: every class pools the regions of every picture with its own query.
+    """Equation 3's attention: every class pools the regions of every image with its own query.
 
     A = softmax(scale · X^T H), X~ = X A, for all classes in one fused kernel. It has no parameters: the queries
     come from outside, so the classes may change from call to call.
