@@ -42,7 +42,7 @@ class ESZSL(ScaledMethod):
     }
     full_grid: ClassVar[bool] = True
 
-    log_gamma: float = 1.0
+    log_gamma: float = 0.5
     log_lambda: float = 1.0
 
     def build(self, feature_dim: int, embedding_dim: int, backbone: object = None) -> BilinearModel:
