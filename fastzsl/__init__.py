@@ -6,15 +6,22 @@
 
 from __future__ import annotations
 
+import time
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: F401  # before the clock starts
 
 # In the repository's own folder `python -m fastzsl.train` imports this source tree; the compiled module and the
 # Triton kernels are then found in the installed package.
 __path__ = extend_path(__path__, __name__)
 
+_began = time.perf_counter()
 from fastzsl import losses, ops
 from fastzsl.methods.attended import AttendedAutoencoder, FusedDenseAttention
+
+IMPORT_SECONDS = time.perf_counter() - _began
+"""What importing this package took beyond torch's own import; `python -m fastzsl.info` prints it."""
 
 if TYPE_CHECKING:
     from fastzsl.prediction.recogniser import load

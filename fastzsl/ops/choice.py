@@ -67,7 +67,7 @@ def _choose(
     if scores:
         check_scores(*tensors, similarity, scale)  # type: ignore[arg-type, call-arg]
     else:
-        check_attention(*tensors, scale)  # type: ignore[arg-type]
+        check_attention(*tensors, scale)  # type: ignore[arg-type, call-arg]
     gradients = needed_gradients(*tensors)
     learns_scale = isinstance(scale, Tensor) and scale.requires_grad and torch.is_grad_enabled()
     if learns_scale and "queries" not in gradients:

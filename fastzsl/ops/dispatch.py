@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fastzsl.errors import UserError, nearest
+from fastzsl.ops.compiling import assume_constant_result
 
 KERNELS = ("native", "triton")
 """Backends with kernels of their own, in the order in which "auto" tries them; eager serves what they cannot."""
@@ -172,7 +173,7 @@ def _why_not(name: str, call: Call) -> list[str]:
     return list(missing) if missing else list(kernel_module(name).refuses(call))
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def _missing(name: str) -> tuple[str, ...]:
     return _missing_once(name)
 
@@ -182,7 +183,7 @@ def _missing_once(name: str) -> tuple[str, ...]:
     return tuple(kernel_module(name).missing())
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def default_backend() -> str:
     """What FASTZSL_BACKEND names; empty if nothing."""
     return os.environ.get(ENVIRONMENT, "")

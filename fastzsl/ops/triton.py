@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastzsl.ops.compiling import assume_constant_result
 from fastzsl.ops.dispatch import Call
 
 ORDERS: dict[str, tuple[str, ...]] = {"dot": ("prototype", "project"), "cosine": ("project", "attend")}
@@ -161,12 +162,12 @@ def _interpreted() -> bool:
 
 
 # Facts of the machine, which torch.compile need not trace.
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def _too_old(device: torch.device) -> bool:
     return torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0)
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def _tf32() -> bool:
     return torch.backends.cuda.matmul.allow_tf32
 

@@ -8,6 +8,7 @@ import platform
 
 import torch
 
+import fastzsl
 from fastzsl.features.cache import cache_folder
 from fastzsl.ops import backends
 
@@ -34,6 +35,7 @@ def environment() -> dict[str, dict[str, str]]:
             "threads": str(torch.get_num_threads()),
             "instruction set of the native kernels": _isa(),
             "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+            "import of fastzsl": f"{fastzsl.IMPORT_SECONDS:.3f} s beyond torch's own",
             "feature cache": str(cache_folder()),
         },
         "backends": {
