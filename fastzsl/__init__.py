@@ -17,8 +17,8 @@ import torch  # noqa: F401  # before the clock starts
 __path__ = extend_path(__path__, __name__)
 
 _began = time.perf_counter()
-from fastzsl import losses, ops
-from fastzsl.methods.attended import AttendedAutoencoder, FusedDenseAttention
+from fastzsl import losses, ops  # noqa: E402
+from fastzsl.methods.attended import AttendedAutoencoder, FusedDenseAttention  # noqa: E402
 
 IMPORT_SECONDS = time.perf_counter() - _began
 """What importing this package took beyond torch's own import; `python -m fastzsl.info` prints it."""

@@ -12,7 +12,7 @@ import fastzsl
 PACKAGE = Path(fastzsl.__file__).parent
 
 FLOORS = (
-    ("errors",),
+    ("errors", "processors"),
     ("files", "ops", "losses", "distributed"),
     ("features",),
     ("data",),

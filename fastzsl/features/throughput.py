@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from fastzsl.processors import usable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,7 +64,7 @@ def in_batches(
 
     running: deque[Future[tuple[list[R], Tensor | S | None]]] = deque()
     try:
-        with ThreadPoolExecutor(cores if on_cpu else _processors()) as pool:
+        with ThreadPoolExecutor(cores if on_cpu else usable()) as pool:
             running.extend(pool.submit(take, batch) for batch in islice(batches, 2 * cores if on_cpu else 3))
             try:
                 while running:
@@ -78,11 +79,6 @@ def in_batches(
                     future.cancel()
     finally:
         torch.set_num_threads(cores)
-
-
-def _processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _on_one_thread(work: Callable[[Tensor], S], pixels: Tensor) -> S:

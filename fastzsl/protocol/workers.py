@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from fastzsl.errors import UserError
 from fastzsl.methods.catalogue import load_user_methods
+from fastzsl.processors import usable
 from fastzsl.protocol.trials import Loader, Trial, TrialTable, run_trial
 
 
@@ -74,16 +75,11 @@ def run_trials(
                 future.cancel()
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def default_workers(trials: Sequence[Trial]) -> int:
     """One process a core on the CPU (a step is too small to share), one where a GPU does the work."""
     chosen = {t.accelerator for t in trials}
     on_gpu = torch.cuda.is_available() and chosen & {"auto", "cuda", "gpu"}
-    return 1 if on_gpu else available_cores()
+    return 1 if on_gpu else usable()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastzsl.command.processors import usable
+from fastzsl.processors import usable
 
 ALLOWED = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -44,6 +44,6 @@ def test_quota_of_version_1(quota: str, wanted: int, tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 def test_affinity_is_obeyed() -> None:
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from fastzsl.command.processors import usable; print(usable())"
+    code += "from fastzsl.processors import usable; print(usable())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "1", done.stderr
