@@ -88,7 +88,6 @@ class SynC(ScaledMethod):
     name: ClassVar[str] = "sync"
     label: ClassVar[str] = "SynC"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "feature_norm": ("unit", "standard"),
         "embedding_normalisation": ("unit", "centre"),
         "loss": ("ovo", "struct"),
         "log_penalty": (-4.0, -3.0, -2.0),
