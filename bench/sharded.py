@@ -25,27 +25,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--classes", type=int, default=21841)
-    parser.add_argument("--pictures", type=int, default=8, help="in the whole batch")
+    parser.add_argument("--images", type=int, default=8, help="in the whole batch")
     parser.add_argument("--regions", type=int, default=49)
     parser.add_argument("--features", type=int, default=2048)
     parser.add_argument("--embedding", type=int, default=300)
-    parser.add_argument("--own-pictures", action="store_true", help="each process has its part of the batch")
+    parser.add_argument("--own-images", action="store_true", help="each process has its part of the batch")
     options = parser.parse_args()
     dist.init_process_group("gloo")
-    C, B, T, d, m = options.classes, options.pictures, options.regions, options.features, options.embedding
+    C, B, T, d, m = options.classes, options.images, options.regions, options.features, options.embedding
     torch.manual_seed(0)
     regions = torch.randn(B, T, d) / d**0.5
     labels = torch.randint(0, C, (B,))
     embeddings = torch.nn.functional.normalize(torch.randn(C, m), dim=-1)
     encoder, decoder = SemanticEncoder(m, d), torch.nn.Linear(d, m)
     own = distributed.class_shard(C)
-    mine = regions.chunk(dist.get_world_size())[dist.get_rank()] if options.own_pictures else regions
+    mine = regions.chunk(dist.get_world_size())[dist.get_rank()] if options.own_images else regions
     before, start = _loopback(), time.perf_counter()
     with distributed.traffic() as traffic:
         queries = encoder(embeddings[own])
         scores = distributed.attended_scores(
             mine, queries, decoder.weight, decoder.bias, embeddings[own],
-            scale=10.0, own_pictures=options.own_pictures,
+            scale=10.0, own_images=options.own_images,
         )  # fmt: skip
         loss = distributed.cross_entropy(10 * scores, labels, C)
         alignment = distributed.manifold_alignment(queries, embeddings[own], C)
@@ -63,7 +63,7 @@ def main() -> None:
         error = float((scores - whole[:, own]).abs().max() + (loss - truth).abs())
     assert error < 1e-4, f"scores and loss differ by {error}: no figure for a wrong result"
     if dist.get_rank() == 0:
-        print(f"{C} classes over {dist.get_world_size()} processes, {B} pictures, T={T}, d={d}, m={m}")
+        print(f"{C} classes over {dist.get_world_size()} processes, {B} images, T={T}, d={d}, m={m}")
         for kind, sent in traffic.sent.items():
             print(f"  {kind}: {traffic.calls[kind]} calls, {sent / 1e6:.3f} MB a process")
         print(

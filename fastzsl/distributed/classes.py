@@ -1,7 +1,7 @@
 """`attended_scores` and the paper's losses with the classes sharded over processes, equal to the unsharded.
 
 Each process holds the rows of K and H of its own classes (`class_shard`), and scores (B, C_own) that never
-leave it. The pictures' regions are on every process, or each process has its own pictures and they are
+leave it. The images' regions are on every process, or each process has its own images and they are
 gathered. The scores of all C classes are nowhere: the softmax of equation 4 needs their maximum and sum only,
 B numbers each.
 """
@@ -15,7 +15,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fastzsl import ops
-from fastzsl.distributed.collectives import Group, all_gather, all_reduce, everywhere, gathered, summed
+from fastzsl.distributed.collectives import (
+    Group,
+    all_gather,
+    all_gather_with_grad,
+    all_reduce,
+    all_reduce_with_grad,
+    replicate,
+)
 
 
 def class_shard(classes: int, group: Group = None) -> slice:
@@ -44,7 +51,7 @@ def attended_scores(
     similarity: Literal["cosine", "dot"] = "cosine",
     scale: float | Tensor = 1.0,
     backend: str = "auto",
-    own_pictures: bool = False,
+    own_images: bool = False,
     group: Group = None,
 ) -> Tensor:
     """Columns of `fastzsl.ops.attended_scores` that belong to this process's classes.
@@ -53,32 +60,32 @@ def attended_scores(
     of regions, decoder_weight and decoder_bias come out whole, alike on every process.
 
     Args:
-        regions: X (B, T, d), the same on every process; with `own_pictures` (B / P, T, d), this process's
+        regions: X (B, T, d), the same on every process; with `own_images` (B / P, T, d), this process's
             share of the batch, as many on each of the P processes.
         queries: H of this process's classes (C_own, d).
         decoder_weight, decoder_bias: W (m, d) and b (m,) or None, the same on every process.
         class_embeddings: K of this process's classes (C_own, m).
         similarity, scale, backend: as unsharded.
-        own_pictures: gather the regions; their gradient then goes back to the pictures' process.
+        own_images: gather the regions; their gradient then goes back to the images' process.
         group: the processes that share the classes.
 
     Returns:
         scores (B, C_own).
 
     Raises:
-        ValueError, TypeError: as unsharded; with own_pictures, numbers of pictures that differ.
+        ValueError, TypeError: as unsharded; with own_images, numbers of images that differ.
     """
-    if own_pictures:
+    if own_images:
         _same_count(regions, group)
-        regions = gathered(regions, group)
+        regions = all_gather_with_grad(regions, group)
     elif regions.requires_grad:
-        regions = everywhere(regions, group)
-    weight = everywhere(decoder_weight, group) if decoder_weight.requires_grad else decoder_weight
+        regions = replicate(regions, group)
+    weight = replicate(decoder_weight, group) if decoder_weight.requires_grad else decoder_weight
     bias = decoder_bias
     if bias is not None and bias.requires_grad:
-        bias = everywhere(bias, group)
+        bias = replicate(bias, group)
     if isinstance(scale, Tensor) and scale.requires_grad:
-        scale = everywhere(scale, group)
+        scale = replicate(scale, group)
     return ops.attended_scores(
         regions, queries, weight, bias, class_embeddings,
         similarity=similarity, scale=scale, backend=backend,
@@ -160,7 +167,7 @@ def manifold_alignment(
     """
     H, K = queries.double(), class_embeddings.double()
     parts = [H.mT @ H, H.mT @ K, K.mT @ K]
-    joint = summed(torch.cat([part.flatten() for part in parts]), group)
+    joint = all_reduce_with_grad(torch.cat([part.flatten() for part in parts]), group)
     hh, hk, kk = joint.split([part.numel() for part in parts])
     total = hh.square().sum() - 2 * hk.square().sum() + kk.square().sum()
     return (total / classes**2).to(torch.promote_types(queries.dtype, torch.float32))
@@ -174,11 +181,11 @@ def semantic_reconstruction(
     One number travels. The gradient of a decoder used for `reconstructed` is this process's part: see
     `sum_gradients`.
     """
-    return summed((reconstructed - class_embeddings).square().sum(), group) / classes
+    return all_reduce_with_grad((reconstructed - class_embeddings).square().sum(), group) / classes
 
 
 def top_classes(scores: Tensor, count: int, classes: int, group: Group = None) -> tuple[Tensor, Tensor]:
-    """The best classes of every picture over all shards; P · count candidates a picture travel.
+    """The best classes of every image over all shards; P · count candidates an image travel.
 
     Args:
         scores: (B, C_own).
@@ -209,5 +216,5 @@ def _same_count(regions: Tensor, group: Group) -> None:
     highest, lowest = all_reduce(count, group, dist.ReduceOp.MAX).tolist()
     if highest != -lowest:
         raise ValueError(
-            f"processes have {-lowest} to {highest} pictures each; wanted as many on every process"
+            f"processes have {-lowest} to {highest} images each; wanted as many on every process"
         )

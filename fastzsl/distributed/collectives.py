@@ -1,7 +1,7 @@
 """The few collectives that sharding needs, with their gradients, and a count of what they move.
 
-Each is the other's adjoint: the gradient of a gather is a scattered sum, that of using one tensor everywhere
-is a sum over the processes.
+Each is the other's adjoint: the gradient of a gather is a scattered sum, that of using one tensor on every
+process is a sum over the processes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 Group = dist.ProcessGroup | None
+"""None is the default group of all processes."""
+
 # The second of each pair is the name before PyTorch 2.14.
 _gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-"""None is the default group of all processes."""
 
 
 @dataclass
@@ -89,7 +90,7 @@ def reduce_scatter(tensor: Tensor, group: Group = None) -> Tensor:
     return own
 
 
-class _Everywhere(torch.autograd.Function):
+class _Replicate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
         ctx.group = group
@@ -100,7 +101,7 @@ class _Everywhere(torch.autograd.Function):
         return all_reduce(grad, ctx.group), None
 
 
-class _Gathered(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
         ctx.group = group
@@ -111,7 +112,7 @@ class _Gathered(torch.autograd.Function):
         return reduce_scatter(grad, ctx.group), None
 
 
-class _Summed(torch.autograd.Function):
+class _AllReduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
         return all_reduce(tensor, group)
@@ -121,19 +122,19 @@ class _Summed(torch.autograd.Function):
         return grad, None  # the sum is used alike by every process, which each hold its whole gradient
 
 
-def everywhere(tensor: Tensor, group: Group = None) -> Tensor:
+def replicate(tensor: Tensor, group: Group = None) -> Tensor:
     """A tensor that all processes hold alike and each uses with its own shard: its gradient is their sum."""
-    return _Everywhere.apply(tensor, group)
+    return _Replicate.apply(tensor, group)
 
 
-def gathered(tensor: Tensor, group: Group = None) -> Tensor:
+def all_gather_with_grad(tensor: Tensor, group: Group = None) -> Tensor:
     """All processes' rows, each process's gradient summed back to the rows' owner."""
-    return _Gathered.apply(tensor, group)
+    return _AllGather.apply(tensor, group)
 
 
-def summed(tensor: Tensor, group: Group = None) -> Tensor:
+def all_reduce_with_grad(tensor: Tensor, group: Group = None) -> Tensor:
     """The sum of what each process has of a value that all then use alike."""
-    return _Summed.apply(tensor, group)
+    return _AllReduce.apply(tensor, group)
 
 
 def sum_gradients(parameters: Iterable[Tensor], group: Group = None) -> None:

@@ -14,25 +14,25 @@ import torch.distributed as dist
 from problem import CLASSES, Problem
 
 from fastzsl import distributed
-from fastzsl.distributed.collectives import everywhere
+from fastzsl.distributed.collectives import replicate
 
 
-def step(problem: Problem, similarity: str, own_pictures: bool) -> dict[str, torch.Tensor]:
+def step(problem: Problem, similarity: str, own_images: bool) -> dict[str, torch.Tensor]:
     """Equation 7 with everything sharded: results and every gradient."""
     own = distributed.class_shard(CLASSES)
     rank, processes = dist.get_rank(), dist.get_world_size()
-    regions = problem.regions.chunk(processes)[rank] if own_pictures else problem.regions
+    regions = problem.regions.chunk(processes)[rank] if own_images else problem.regions
     regions = regions.clone().requires_grad_()
     K = problem.embeddings[own].clone().requires_grad_()
     with distributed.traffic() as traffic:
         H = problem.encoder(K)
         scores = distributed.attended_scores(
             regions, H, problem.decoder.weight, problem.decoder.bias, K,
-            similarity=similarity, scale=2.0, own_pictures=own_pictures, backend="eager",
+            similarity=similarity, scale=2.0, own_images=own_images, backend="eager",
         )  # fmt: skip
         classification = distributed.cross_entropy(5 * scores, problem.labels, CLASSES)
         alignment = distributed.manifold_alignment(H, K, CLASSES)
-        weight, bias = everywhere(problem.decoder.weight), everywhere(problem.decoder.bias)
+        weight, bias = replicate(problem.decoder.weight), replicate(problem.decoder.bias)
         reconstructed = torch.nn.functional.linear(H, weight, bias)
         reconstruction = distributed.semantic_reconstruction(reconstructed, K, CLASSES)
         (classification + 0.3 * alignment + 0.7 * reconstruction).backward()
@@ -62,7 +62,7 @@ def refusals(problem: Problem) -> dict[str, str]:
     columns = own.stop - own.start
     calls = {
         "uneven": lambda: distributed.attended_scores(
-            problem.regions[: 2 + rank], queries, torch.zeros(5, 6), None, queries, own_pictures=True
+            problem.regions[: 2 + rank], queries, torch.zeros(5, 6), None, queries, own_images=True
         ),
         "columns": lambda: distributed.cross_entropy(
             torch.zeros(3, columns + 1), torch.zeros(3).long(), CLASSES
@@ -91,9 +91,9 @@ def main() -> None:
         timeout=timedelta(seconds=60),
     )  # fmt: skip
     results: dict[str, object] = {
-        f"{similarity} {own_pictures}": step(Problem(int(seed)), similarity, own_pictures)
+        f"{similarity} {own_images}": step(Problem(int(seed)), similarity, own_images)
         for similarity in ("cosine", "dot")
-        for own_pictures in (False, True)
+        for own_images in (False, True)
     }
     results["refusals"] = refusals(Problem(int(seed)))
     torch.save(results, Path(folder) / f"{rank}.pt")

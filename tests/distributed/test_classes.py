@@ -83,14 +83,14 @@ def _unsharded(seed: int, similarity: str) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize(("similarity", "own_pictures"), CASES)
+@pytest.mark.parametrize(("similarity", "own_images"), CASES)
 def test_scores_losses_ranking_and_every_gradient_equal_the_unsharded_ones(
-    workers: list[dict], case_seed: int, similarity: str, own_pictures: bool
+    workers: list[dict], case_seed: int, similarity: str, own_images: bool
 ) -> None:
     print(f"FASTZSL_TEST_SEED={case_seed}")
     truth = _unsharded(case_seed, similarity)
-    found = [worker[f"{similarity} {own_pictures}"] for worker in workers]
-    sharded = {"scores": 1, "embeddings": 0} | ({"regions": 0} if own_pictures else {})
+    found = [worker[f"{similarity} {own_images}"] for worker in workers]
+    sharded = {"scores": 1, "embeddings": 0} | ({"regions": 0} if own_images else {})
     for name, expected in truth.items():
         if name in sharded:
             joined = torch.cat([worker[name] for worker in found], dim=sharded[name])
@@ -102,10 +102,8 @@ def test_scores_losses_ranking_and_every_gradient_equal_the_unsharded_ones(
                 )
 
 
-@pytest.mark.parametrize("own_pictures", [False, True])
-def test_traffic_is_counted_and_does_not_grow_with_the_classes(
-    workers: list[dict], own_pictures: bool
-) -> None:
+@pytest.mark.parametrize("own_images", [False, True])
+def test_traffic_is_counted_and_does_not_grow_with_the_classes(workers: list[dict], own_images: bool) -> None:
     P, size = len(workers), 8
     around = (P - 1) / P
     weight = EMBEDDING * FEATURES + EMBEDDING
@@ -113,19 +111,19 @@ def test_traffic_is_counted_and_does_not_grow_with_the_classes(
     grams = FEATURES**2 + FEATURES * EMBEDDING + EMBEDDING**2
     reduced = 3 * BATCH + 2 * weight + grams + 1 + encoder  # softmax; W, b twice; L_MA; L_SR; encoder
     X = BATCH * REGIONS * FEATURES
-    reduced += 2 if own_pictures else X  # numbers of pictures compared, or the gradient of X
+    reduced += 2 if own_images else X  # numbers of images compared, or the gradient of X
     expected = [2 * around * size * reduced]
-    if own_pictures:
+    if own_images:
         expected = [around * size * X, 2 * around * size * reduced, around * size * X]
     for worker in workers:
-        sent = worker[f"dot {own_pictures}"]["sent"]
+        sent = worker[f"dot {own_images}"]["sent"]
         torch.testing.assert_close(sent, torch.tensor(expected))
 
 
 def test_wrong_input_is_refused_on_every_process(workers: list[dict]) -> None:
     for worker in workers:
         messages = worker["refusals"]
-        assert f"processes have 2 to {len(workers) + 1} pictures each" in messages["uneven"]
+        assert f"processes have 2 to {len(workers) + 1} images each" in messages["uneven"]
         assert "the columns of classes" in messages["columns"]
         assert f"wanted 0 to {CLASSES - 1}" in messages["label"]
         assert "labels has shape (2,); wanted (3,)" in messages["labels"]
