@@ -1,6 +1,7 @@
-"""Time the native kernels against every rival and write the table: `python -m bench [word ...]`.
+"""Time the native kernels against every rival and write the tables of this machine: `python -m bench [word ...]`.
 
-Cases whose name contains every word are run; results gather in bench/results.json and bench/RESULTS.md.
+Cases whose name contains every word are run; results gather in bench/results, in the two files (.json and .md) of this
+processor, its instruction set and the number of threads.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch
 
 from bench.cases import CASES, contestants, inputs_of, truth_of
 from bench.crossover import crossover
+from bench.machine import conditions
 from bench.many_classes import many_classes
 from bench.measure import check, interleaved
-from bench.report import machine, store
+from bench.report import store
 
 
 def main() -> None:
@@ -51,19 +53,17 @@ def main() -> None:
         if options.warm:
             continue
         times, peak = interleaved(runs, case.dtype, clock, options.seconds, rounds=3000)
-        store(
-            case.name,
-            {"times": times, "peak": peak, "operations": case.operations, "machine": machine(options.shared)},
-        )
+        value = {"times": times, "peak": peak, "operations": case.operations}
+        print(f"kept in {store(case.name, value, conditions(options.shared))}")
         for name, seconds in times.items():
             share = case.operations / seconds / peak
             print(
                 f"{case.name:60} {name:32} {1e3 * seconds:9.3f} ms  {seconds / times['native']:6.2f}x  {share:6.1%}"
             )
     if not options.warm and options.words in ([], ["memory"]):
-        store("memory", many_classes())
+        store("memory", many_classes(), conditions(shared=False))
     if not options.warm and options.words in ([], ["crossover"]):
-        store("crossover", crossover())
+        store("crossover", crossover(), conditions(shared=False))
 
 
 if __name__ == "__main__":

@@ -1,55 +1,44 @@
-"""Gather results in bench/results.json and write them as Markdown, bench/RESULTS.md."""
+"""Keep results and write them as Markdown: bench/results/MACHINE.json and .md, one pair of files a machine."""
 
 from __future__ import annotations
 
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.cases import CASES, Case
+from bench.machine import Facts, machine, slug
 from bench.rivals import NAIVE
-from fastzsl import _native
 
-HERE = Path(__file__).parent
-JSON, MARKDOWN = HERE / "results.json", HERE / "RESULTS.md"
+RESULTS = Path(__file__).parent / "results"
 
 
-def machine(shared: bool) -> dict[str, Any]:
-    """Processor, instruction set, threads, versions and what was timed."""
-    name = platform.processor()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        values = dict(line.split(":", 1) for line in lines if ":" in line)
-        fields = {k.strip(): v.strip() for k, v in values.items()}
-        name = f"{fields['model name']}, family {fields['cpu family']} model {fields['model']}"
-    except (OSError, KeyError, ValueError):
-        pass
-    return {
-        "processor": name,
-        "isa": _native.isa(),
-        "threads": torch.get_num_threads(),
-        "clock": "processor time of the thread, on a machine busy with other work"
-        if shared
-        else "wall clock",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+def store(key: str, value: Any, measured: Facts) -> Path:
+    """Keep one result of this machine, write its table anew, and tell where; other machines' files stay as they are.
 
+    Args:
+        key: name of the case, "memory" or "crossover".
+        value: what was measured.
+        measured: `bench.machine.conditions` of this measurement.
 
-def store(key: str, value: Any) -> None:
-    """Keep one result and write the table anew."""
-    results = json.loads(JSON.read_text()) if JSON.exists() else {}
-    results[key] = value
-    JSON.write_text(json.dumps(results, indent=1) + "\n")
-    MARKDOWN.write_text(markdown(results))
+    Raises:
+        ValueError: the file of this name is of another machine.
+    """
+    here = machine()
+    path = RESULTS / f"{slug(here)}.json"
+    kept = json.loads(path.read_text()) if path.exists() else {"machine": here, "results": {}}
+    if kept["machine"] != here:
+        raise ValueError(f"{path} holds results of {kept['machine']}; this machine is {here}")
+    kept["results"][key] = {"measured": measured, "value": value}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(kept))
+    return path
 
 
 def goals_met(case: Case, results: dict[str, Any]) -> list[tuple[str, float, float]]:
     """(quantity, floor, measured) for each goal of a case."""
-    times = results[case.name]["times"]
+    times = results[case.name]["value"]["times"]
     ours = times["native"]
     groups = {
         # "naive": the fastest of the pipelines as the paper has them, in eager mode; the others compiled or not.
@@ -60,10 +49,12 @@ def goals_met(case: Case, results: dict[str, Any]) -> list[tuple[str, float, flo
     measured = []
     for quantity, floor in case.goals:
         if quantity == "peak":
-            value = results[case.name]["operations"] / ours / results[case.name]["peak"]
+            value = results[case.name]["value"]["operations"] / ours / results[case.name]["value"]["peak"]
         elif quantity == "f32":
             value = (
-                results[CASES[0].name]["times"]["native"] / ours if CASES[0].name in results else float("nan")
+                results[CASES[0].name]["value"]["times"]["native"] / ours
+                if CASES[0].name in results
+                else float("nan")
             )
         else:
             value = groups[quantity] / ours
@@ -80,75 +71,105 @@ WORDS = {
 }
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The whole page."""
-    ran = [case for case in CASES if case.name in results]
-    lines = ["# Native CPU kernels, measured", ""]
-    if ran:
-        m = results[ran[0].name]["machine"]
-        lines += [
-            f"{m['processor']}; {m['isa']}; threads: {m['threads']}; PyTorch {m['torch']}, Python {m['python']}.",
-            f"Timed: {m['clock']}.",
-            "T = 49 regions. Medians; all contestants run in turn in one process, after a check against float64.",
-            "The peak is measured between the rounds, from registers alone on all threads: float32 multiply-adds,",
-            "or the bfloat16 products of the unit in use. On AMX float32 is multiplied in parts on that unit,",
-            "so that its share of the multiply-add peak can pass 100% (NOTES.md). Written by `python -m bench`.",
-            "",
-            "| case | quantity | floor | measured | |",
-            "|---|---|---|---|---|",
-        ]
-        for case in ran:
-            for quantity, floor, value in goals_met(case, results):
-                shown = (
-                    (f"{floor:.0%}", f"{value:.1%}") if quantity == "peak" else (f"{floor:g}", f"{value:.2f}")
-                )
-                verdict = "reached" if value >= floor else "**missed**"
-                lines.append(f"| {case.name} | {WORDS[quantity]} | {shown[0]} | {shown[1]} | {verdict} |")
-        lines.append("")
-    for case in ran:
-        result = results[case.name]
-        ours = result["times"]["native"]
-        lines += [
-            f"## {case.name}",
-            "",
-            f"B={case.B}, C={case.C}, d={case.d}, m={case.m}; "
-            f"{result['operations'] / 1e9:.2f} GFLOP in the planner's order; peak {result['peak'] / 1e9:.0f} GFLOP/s.",
-            "",
-            "| contestant | ms | time over native's | share of the peak |",
-            "|---|---|---|---|",
-        ]
-        for name, seconds in sorted(result["times"].items(), key=lambda item: item[1]):
-            share = result["operations"] / seconds / result["peak"]
-            lines.append(f"| {name} | {1e3 * seconds:.3f} | {seconds / ours:.2f} | {share:.1%} |")
-        lines.append("")
+def markdown(kept: dict[str, Any]) -> str:
+    """The whole page of one machine."""
+    results = kept["results"]
+    lines = _head(kept["machine"], results) + _goals(results)
+    for case in CASES:
+        if case.name in results:
+            lines += _case(case, results[case.name])
     if "memory" in results:
-        lines += ["## 21,841 classes, m=500, B=16: resident memory beside the inputs", ""]
-        lines += [
-            "| similarity | inputs, MB | growth, MB | growth over inputs (below 2) | seconds |",
-            "|---|---|---|---|---|",
-        ]
-        for similarity, row in results["memory"].items():
-            ratio = row["growth"] / row["inputs"]
-            numbers = (
-                f"{row['inputs'] / 1e6:.0f} | {row['growth'] / 1e6:.0f} | {ratio:.2f} | {row['seconds']:.2f}"
-            )
-            lines.append(f"| {similarity} | {numbers} |")
-        lines.append("")
+        lines += _memory(results["memory"])
     if "crossover" in results:
-        lines += [
-            "## Where eager is as fast",
-            "",
-            "Eager's time over native's (above 1: native is faster), forward, T=49, m=85.",
-        ]
-        rows = results["crossover"]
-        for op in dict.fromkeys(row["op"] for row in rows):
-            classes = sorted({row["C"] for row in rows})
-            lines += ["", f"`{op}`", "", "| d | B | " + " | ".join(f"C={c}" for c in classes) + " |"]
-            lines.append("|---|---" + "|---" * len(classes) + "|")
-            for d, B in sorted({(row["d"], row["B"]) for row in rows}):
-                cells = {
-                    row["C"]: row["ratio"] for row in rows if (row["op"], row["d"], row["B"]) == (op, d, B)
-                }
-                lines.append(f"| {d} | {B} | " + " | ".join(f"{cells[c]:.2f}" for c in classes) + " |")
-        lines.append("")
+        lines += _crossover(results["crossover"])
     return "\n".join(lines)
+
+
+def _head(of: Facts, results: dict[str, Any]) -> list[str]:
+    def all_of(fact: str) -> str:
+        return ", ".join(sorted({result["measured"][fact] for result in results.values()}))
+
+    return [
+        f"# Native CPU kernels on {of['processor']}, {of['isa']}",
+        "",
+        f"Processor: {of['processor']}. Instruction set: {of['isa']}. Threads: {of['threads']}.",
+        f"PyTorch {all_of('torch')}. Python {all_of('python')}.",
+        f"Measured on {all_of('date')}. Timed: {all_of('clock')}.",
+        "The figures are of this machine alone, others differ. Each table names its day.",
+        "",
+        "T = 49 regions. Medians; all contestants run in turn in one process, after a check against float64.",
+        "The peak is measured between the rounds, from registers alone on all threads: float32 multiply-adds,",
+        "or the bfloat16 products of the unit in use. On AMX float32 is multiplied in parts on that unit,",
+        "so that its share of the multiply-add peak can pass 100% ([notes](../NOTES.md)).",
+        "Written by `python -m bench`.",
+        "",
+    ]
+
+
+def _measured(result: dict[str, Any]) -> str:
+    m = result["measured"]
+    return f"Measured on {m['date']} with PyTorch {m['torch']}, Python {m['python']}, {m['clock']}."
+
+
+def _goals(results: dict[str, Any]) -> list[str]:
+    lines = ["| case | quantity | floor | measured | |", "|---|---|---|---|---|"]
+    ran = [case for case in CASES if case.name in results]
+    for case in ran:
+        for quantity, floor, value in goals_met(case, results):
+            shown = (f"{floor:.0%}", f"{value:.1%}") if quantity == "peak" else (f"{floor:g}", f"{value:.2f}")
+            verdict = "reached" if value >= floor else "**missed**"
+            lines.append(f"| {case.name} | {WORDS[quantity]} | {shown[0]} | {shown[1]} | {verdict} |")
+    return [*lines, ""] if ran else []
+
+
+def _case(case: Case, result: dict[str, Any]) -> list[str]:
+    value = result["value"]
+    operations, peak, ours = value["operations"], value["peak"], value["times"]["native"]
+    lines = [
+        f"## {case.name}",
+        "",
+        f"B={case.B}, C={case.C}, d={case.d}, m={case.m}; "
+        f"{operations / 1e9:.2f} GFLOP in the planner's order; peak {peak / 1e9:.0f} GFLOP/s.",
+        _measured(result),
+        "",
+        "| contestant | ms | time over native's | share of the peak |",
+        "|---|---|---|---|",
+    ]
+    for name, seconds in sorted(value["times"].items(), key=lambda item: item[1]):
+        share = operations / seconds / peak
+        lines.append(f"| {name} | {1e3 * seconds:.3f} | {seconds / ours:.2f} | {share:.1%} |")
+    return [*lines, ""]
+
+
+def _memory(result: dict[str, Any]) -> list[str]:
+    lines = [
+        "## 21,841 classes, m=500, B=16: resident memory beside the inputs",
+        "",
+        _measured(result),
+        "",
+        "| similarity | inputs, MB | growth, MB | growth over inputs (below 2) | seconds |",
+        "|---|---|---|---|---|",
+    ]
+    for similarity, row in result["value"].items():
+        inputs, growth = row["inputs"], row["growth"]
+        numbers = f"{inputs / 1e6:.0f} | {growth / 1e6:.0f} | {growth / inputs:.2f} | {row['seconds']:.2f}"
+        lines.append(f"| {similarity} | {numbers} |")
+    return [*lines, ""]
+
+
+def _crossover(result: dict[str, Any]) -> list[str]:
+    rows = result["value"]
+    lines = [
+        "## Where eager is as fast",
+        "",
+        "Eager's time over native's (above 1: native is faster), forward, T=49, m=85.",
+        _measured(result),
+    ]
+    for op in dict.fromkeys(row["op"] for row in rows):
+        classes = sorted({row["C"] for row in rows})
+        lines += ["", f"`{op}`", "", "| d | B | " + " | ".join(f"C={c}" for c in classes) + " |"]
+        lines.append("|---|---" + "|---" * len(classes) + "|")
+        for d, B in sorted({(row["d"], row["B"]) for row in rows}):
+            cells = {row["C"]: row["ratio"] for row in rows if (row["op"], row["d"], row["B"]) == (op, d, B)}
+            lines.append(f"| {d} | {B} | " + " | ".join(f"{cells[c]:.2f}" for c in classes) + " |")
+    return [*lines, ""]
