@@ -15,11 +15,12 @@ from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
 from fastzsl.command.run_settings import base_settings, read_value
+from fastzsl.data.formats.xlsa17 import KNOWN, validation_names
 from fastzsl.errors import UserError
 from fastzsl.experiments.sources import data_settings
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.methods.method import Method
-from fastzsl.protocol.folds import ClassFolds
+from fastzsl.protocol.folds import ClassFolds, Folds, NamedClasses
 from fastzsl.protocol.selection import Selection, select
 from fastzsl.protocol.trials import TrialTable
 from fastzsl.protocol.workers import run_trials
@@ -49,6 +50,8 @@ class Settings:
         method: the method to tune.
         grid: NAME=VALUE,VALUE,... in the order in which they are settled; default: the method's own grid.
         folds: parts of the seen classes.
+        validation_classes: seen classes that play the unseen ones, by name, instead of folds; or "published" for
+            those of a benchmark's own split file.
         repeats: how often the classes are shuffled and cut anew.
         objective: what to maximise, mean over the folds.
         rounds: passes over the grid.
@@ -65,6 +68,7 @@ class Settings:
     method: str | None = None
     grid: tuple[str, ...] = ()
     folds: int = 3
+    validation_classes: tuple[str, ...] = ()
     repeats: int = 1
     objective: Literal["H", "T1", "AUSUC"] = "H"
     rounds: int = 1
@@ -96,7 +100,7 @@ def tune(settings: Settings, console: Console | None = None) -> Selection:
     suffix = "" if method.name == "attended" else f"-{method.name}"
     out = settings.out or Path("runs") / f"tune-{settings.dataset}{suffix}"
     grid = read_grid(settings.grid, method) if settings.grid else dict(method.grid)
-    folds = ClassFolds(settings.folds, settings.repeats, settings.seed)
+    folds = _folds(settings)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; wanted a folder")
     table = TrialTable(out / "trials")
@@ -119,6 +123,25 @@ def tune(settings: Settings, console: Console | None = None) -> Selection:
     print_table(_as_table(found, list(grid)), console)
     console.print(f"{out / 'config.yaml'}: chosen by {found.chosen_on}")
     return found
+
+
+def _folds(settings: Settings) -> Folds:
+    """The problems on which settings are compared.
+
+    Raises:
+        UserError: "published" for a data set without a published validation split.
+    """
+    names = settings.validation_classes
+    if names == ("published",):
+        if settings.dataset not in KNOWN or settings.root is None:
+            known = ", ".join(KNOWN)
+            raise UserError(
+                f"--validation-classes published is for {known} with --root; give the classes' names"
+            )
+        names = validation_names(settings.dataset, settings.root)
+    if names:
+        return NamedClasses(names, settings.seed)
+    return ClassFolds(settings.folds, settings.repeats, settings.seed)
 
 
 def read_grid(items: tuple[str, ...], method: Method) -> dict[str, tuple[Any, ...]]:

@@ -11,8 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
-from fastzsl.errors import UserError
+from fastzsl.errors import UserError, nearest
 from fastzsl.features.sources import ImageSource, RegionSource
+
+TEST_SHARE = 0.2
+"""Share of the images of each remaining class that plays test_seen."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class HeldOutClasses:
         seed: shuffles the seen classes, and draws the images that play test_seen.
         fold, folds: part `fold` of the shuffled classes cut into `folds` equal parts, so that every seen
             class is held out once in each repetition; folds = 0 holds out as large a share of the seen
-            classes as the unseen ones are of all, as `choose_gamma` does.
+            classes as the unseen ones are of all, which is how gamma is chosen.
+        names: the classes themselves, instead of a part of the shuffled ones.
     """
 
     seed: int
     fold: int = 0
     folds: int = 0
+    names: tuple[str, ...] = ()
 
 
 class SeenClassesOnly:
@@ -50,7 +55,7 @@ class SeenClassesOnly:
         self.class_names = tuple(data.class_names[i] for i in seen.tolist())
         self._embeddings = data.class_embeddings[seen].clone()
         self._labels = position[data.labels[data.trainval]]
-        self._pictures = allowed.clone()
+        self._image_ids = allowed.clone()
         self._images = OnlyImages(data.images, allowed) if data.images is not None else None
         self._regions = OnlyRegions(data.regions, allowed) if data.regions is not None else None
         self._fingerprint = data.fingerprint
@@ -61,8 +66,10 @@ class SeenClassesOnly:
         """A zero-shot problem in which some seen classes play the unseen ones.
 
         Raises:
-            UserError: too few seen classes for that many folds.
+            UserError: too few seen classes for that many folds, or a name that is none of a seen class.
         """
+        if held_out.names:
+            return self._hold_out(self._ids(held_out.names), held_out.seed, "named")
         count = len(self.class_names)
         if held_out.folds:
             sizes = [len(part) for part in torch.arange(count).tensor_split(held_out.folds)]
@@ -74,27 +81,42 @@ class SeenClassesOnly:
                 f"data set {self.name} has {count} seen classes; {held_out.folds or 'its'} folds need at "
                 f"least {max(4, 2 * held_out.folds)}, so that two classes are held out and two stay"
             )
-        return self.draw(held, held_out.seed, first=first)
-
-    def draw(self, held: int, seed: int, image_share: float = 0.2, first: int = 0) -> ZeroShotDataset:
-        """Hold out `held` of the classes shuffled by `seed`, from place `first` on.
-
-        Args:
-            image_share: share of the other classes' images that becomes test_seen.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        count = len(self.class_names)
+        generator = torch.Generator().manual_seed(held_out.seed)
         shuffled = torch.randperm(count, generator=generator).roll(-first)
-        held_out, kept = shuffled[:held].sort().values, shuffled[held:].sort().values
+        name = f"{held_out.seed}" + (f"-{first}" if first else "")
+        return self._hold_out(shuffled[:held], generator, name)
+
+    def _ids(self, names: tuple[str, ...]) -> Tensor:
+        """Places of the named classes among the seen ones."""
+        for name in names:
+            if name not in self.class_names:
+                hint = nearest(name, list(self.class_names))
+                raise UserError(f"data set {self.name} has no seen class {name}{hint}")
+        held = torch.tensor(sorted({self.class_names.index(name) for name in names}))
+        if len(held) < 2 or len(self.class_names) - len(held) < 2:
+            raise UserError(
+                f"{len(held)} of {len(self.class_names)} seen classes are held out; wanted two or more, and two left"
+            )
+        return held
+
+    def _hold_out(self, held: Tensor, seed: int | torch.Generator, name: str) -> ZeroShotDataset:
+        """The problem in which the classes `held` play the unseen ones.
+
+        A fifth of the other classes' images, drawn from `seed`, becomes test_seen.
+        """
+        generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+        count = len(self.class_names)
+        everything = torch.arange(count)
+        held_out, kept = held.sort().values, everything[~torch.isin(everything, held)]
         old_ids = torch.cat([kept, held_out])
         new_id = torch.empty(count, dtype=torch.long)
         new_id[old_ids] = torch.arange(count)
         labels = new_id[self._labels]
         is_kept = labels < len(kept)
         indices = torch.arange(len(labels))
-        trainval, test_seen = split_per_class(indices[is_kept], labels[is_kept], image_share, generator)
+        trainval, test_seen = split_per_class(indices[is_kept], labels[is_kept], TEST_SHARE, generator)
         return ZeroShotDataset(
-            name=f"{self.name}-held-out-{seed}" + (f"-{first}" if first else ""),
+            name=f"{self.name}-held-out-{name}",
             class_names=tuple(self.class_names[i] for i in old_ids.tolist()),
             class_embeddings=self._embeddings[old_ids],
             seen=torch.arange(len(kept)),
@@ -107,7 +129,7 @@ class SeenClassesOnly:
             regions=self._regions,
             attribute_names=self._attributes,
             fingerprint=self._fingerprint,
-            image_ids=self._pictures,
+            image_ids=self._image_ids,
         )
 
 

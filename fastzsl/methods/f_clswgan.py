@@ -165,7 +165,6 @@ class FClsWgan(Method):
 
     name: ClassVar[str] = "f-clswgan"
     label: ClassVar[str] = "f-CLSWGAN"
-    calibrated: ClassVar[bool] = False
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "synthetic": (100, 300, 1200),
         "beta": (0.01, 0.1, 1.0),

@@ -176,7 +176,6 @@ class SEGZSL(Method):
 
     name: ClassVar[str] = "se-gzsl"
     label: ClassVar[str] = "SE-GZSL"
-    calibrated: ClassVar[bool] = False
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "synthetic": (100, 300, 800),
         "feedback": (0.01, 0.1, 1.0),

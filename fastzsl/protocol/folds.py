@@ -56,3 +56,27 @@ class ClassDraws:
 
     def __str__(self) -> str:
         return f"{self.count} problems of held-out seen classes, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class NamedClasses:
+    """One problem whose held-out classes are named, such as the validation classes that a benchmark publishes.
+
+    Attributes:
+        names: seen classes that play the unseen ones.
+        seed: draws the images that play test_seen.
+    """
+
+    names: tuple[str, ...]
+    seed: int = 0
+
+    def problems(self) -> list[HeldOutClasses]:
+        """The one problem."""
+        return [HeldOutClasses(self.seed, names=self.names)]
+
+    def __str__(self) -> str:
+        return f"{len(self.names)} named validation classes, seed {self.seed}"
+
+
+Folds = ClassFolds | ClassDraws | NamedClasses
+"""Problems made of seen classes alone."""

@@ -20,7 +20,7 @@ from fastzsl.errors import UserError, nearest
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.methods.method import Method
 from fastzsl.protocol.calibration import best_common_gamma
-from fastzsl.protocol.folds import ClassDraws, ClassFolds
+from fastzsl.protocol.folds import ClassDraws, ClassFolds, Folds
 from fastzsl.protocol.metrics import evaluate
 from fastzsl.protocol.trials import Trial, TrialTable
 from fastzsl.training.settings import Settings
@@ -90,7 +90,7 @@ def select(
     table: TrialTable,
     run: RunTrials,
     *,
-    folds: ClassFolds | ClassDraws | None = None,
+    folds: Folds | None = None,
     objective: str = "H",
     rounds: int = 1,
     full: bool = False,

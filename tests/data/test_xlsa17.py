@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from fastzsl.data.formats.hdf5 import dataset_arrays, hdf5_dataset
-from fastzsl.data.formats.xlsa17 import KNOWN, known_attributes, published_validation, read_published, xlsa17
+from fastzsl.data.formats.xlsa17 import KNOWN, known_attributes, validation_names, xlsa17
+from fastzsl.data.held_out import SeenClassesOnly
 from fastzsl.errors import UserError
 from fastzsl.features.store import FileRegions
+from fastzsl.protocol.folds import NamedClasses
 from tests.data.xlsa17_files import VALIDATION, labels_for, make_root, real_split
 
 SIZES = {  # trainval, test_seen, test_unseen, m: the figures that the papers print
@@ -49,12 +51,12 @@ def test_the_real_splits_are_read_as_the_papers_print_them(tmp_path: Path, name:
 @pytest.mark.parametrize("name", ["awa1", "awa2", "sun", "flo"])
 def test_validation_never_touches_a_test_picture_although_train_loc_does(tmp_path: Path, name: str) -> None:
     root = make_root(tmp_path, name)
-    data, published = xlsa17(name, root), read_published(root / KNOWN[name].folder, KNOWN[name])
+    data = xlsa17(name, root)
     raw = scipy.io.loadmat(real_split(name))
     train_loc = raw["train_loc"].ravel().astype(int) - 1
     test_seen = set(data.test_seen.tolist())
     assert set(train_loc.tolist()) & test_seen, "the trap is no longer there?"
-    problem = published_validation(data, published)
+    problem = SeenClassesOnly(data).problem(NamedClasses(validation_names(name, root)).problems()[0])
     used = set(problem.image_ids.tolist())
     assert used == set(data.trainval.tolist())
     assert not used & (test_seen | set(data.test_unseen.tolist()))
@@ -68,9 +70,8 @@ def test_validation_never_touches_a_test_picture_although_train_loc_does(tmp_pat
 
 def test_without_train_loc_the_authors_validation_is_refused(tmp_path: Path) -> None:
     root = make_root(tmp_path, "cub")
-    published = read_published(root / "CUB", KNOWN["cub"])
     with pytest.raises(UserError, match="no train_loc and val_loc"):
-        published_validation(xlsa17("cub", root), published)
+        validation_names("cub", root)
 
 
 @pytest.mark.slow

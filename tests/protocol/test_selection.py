@@ -14,7 +14,7 @@ from small_problem import SETTINGS, small_problem, spoilt_problem
 from fastzsl.data.held_out import HeldOutClasses, SeenClassesOnly
 from fastzsl.errors import UserError
 from fastzsl.protocol.calibration import best_common_gamma
-from fastzsl.protocol.folds import ClassDraws, ClassFolds
+from fastzsl.protocol.folds import ClassDraws, ClassFolds, NamedClasses
 from fastzsl.protocol.selection import choose_epochs, select
 from fastzsl.protocol.trials import Source, Trial, TrialTable
 from fastzsl.protocol.workers import run_trials
@@ -66,6 +66,16 @@ def test_the_guard_refuses_test_images_and_keeps_nothing_of_them():
     for index in (int(data.test_seen[0]), int(data.test_unseen[-1])):
         with pytest.raises(PermissionError, match="not training images"):
             problem.regions.regions([index])
+
+
+def test_named_classes_are_held_out_and_others_are_refused() -> None:
+    guarded = SeenClassesOnly(small_problem())
+    problem = guarded.problem(NamedClasses(("class 3", "class 1")).problems()[0])
+    assert [problem.class_names[i] for i in problem.unseen.tolist()] == ["class 1", "class 3"]
+    with pytest.raises(UserError, match="has no seen class class 17"):
+        guarded.problem(NamedClasses(("class 1", "class 17")).problems()[0])  # an unseen one
+    with pytest.raises(UserError, match="wanted two or more"):
+        guarded.problem(NamedClasses(("class 1",)).problems()[0])
 
 
 def test_selection_reads_training_images_only(tmp_path):

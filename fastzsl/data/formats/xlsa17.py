@@ -9,14 +9,14 @@ test_seen: whoever trains on `train_loc` trains on test images. So only the clas
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastzsl.data.dataset import ZeroShotDataset, split_per_class
+from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.data.formats.embeddings import check_embeddings, plain_name
 from fastzsl.data.formats.folder import FolderImages, fingerprint
 from fastzsl.data.formats.splits import PARTS, Split, check_split, whole_numbers
@@ -175,41 +175,18 @@ def read_published(folder: Path, known: Known, features: Path | None = None) -> 
     )
 
 
-def published_validation(data: ZeroShotDataset, published: Published, seed: int = 0) -> ZeroShotDataset:
-    """The authors' validation problem: their validation classes play the unseen ones.
+def validation_names(name: str, root: Path) -> tuple[str, ...]:
+    """The classes that the authors of the proposed splits validate on.
 
-    Made of `trainval` alone, so that no image of test_seen is in it although `train_loc` has many.
+    Only their names are taken: of the images in `train_loc` and `val_loc` many are test images.
 
     Raises:
         UserError: the file has no validation classes.
     """
+    published = read_published(find_folder(root, KNOWN[name].folder), KNOWN[name])
     if published.validation_classes is None:
-        raise UserError(
-            f"{data.name}: att_splits.mat has no train_loc and val_loc; use held-out seen classes"
-        )
-    held = torch.isin(data.seen, torch.from_numpy(published.validation_classes))
-    classes = torch.cat([data.seen[~held], data.seen[held]])  # no class of test_unseen is among them
-    kept = int((~held).sum())
-    new_id = torch.full((data.num_classes,), -1, dtype=torch.long)
-    new_id[classes] = torch.arange(len(classes))
-    labels, indices = new_id[data.labels[data.trainval]], torch.arange(len(data.trainval))
-    of_kept = labels < kept
-    trainval, test_seen = split_per_class(
-        indices[of_kept], labels[of_kept], 0.2, torch.Generator().manual_seed(seed)
-    )
-    return replace(
-        data,
-        name=f"{data.name}-validation",
-        class_names=tuple(data.class_names[i] for i in classes.tolist()),
-        class_embeddings=data.class_embeddings[classes],
-        seen=torch.arange(kept),
-        unseen=torch.arange(kept, len(classes)),
-        labels=labels,
-        trainval=trainval,
-        test_seen=test_seen,
-        test_unseen=indices[~of_kept],
-        image_ids=data.image_ids[data.trainval],
-    )
+        raise UserError(f"{name}: att_splits.mat has no train_loc and val_loc; use folds of the seen classes")
+    return tuple(published.class_names[i] for i in published.validation_classes.tolist())
 
 
 def original_attributes(name: str, root: Path) -> np.ndarray | None:
