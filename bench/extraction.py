@@ -1,6 +1,6 @@
 """Feature extraction from photographs: what channels-last memory and bfloat16 gain, and the error they cost.
 
-    python -m bench.extraction DIR --backbone resnet101 [--weights random] [--pictures 64] [--rounds 3]
+    python -m bench.extraction DIR --backbone resnet101 [--weights random] [--images 64] [--rounds 3]
 
 Files are read, decoded and passed through the backbone as `python -m fastzsl.extract` does. The features of every
 variant are compared with those of float32 in plain memory order before its speed is printed; the error is the
@@ -20,13 +20,13 @@ from torch import Tensor
 from fastzsl.data.formats.folder import read_image
 from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.throughput import in_batches
-from fastzsl.prediction.recogniser import list_pictures
+from fastzsl.prediction.recogniser import list_images
 
 LARGEST_ERROR = 0.2
 
 
 class Plain(torch.nn.Module):
-    """A backbone whose pictures and weights are in PyTorch's own order, channels first."""
+    """A backbone whose images and weights are in PyTorch's own order, channels first."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -53,11 +53,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights", default=None)
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    found = list_pictures(options.folder)
-    paths = [found[i] for i in torch.linspace(0, len(found) - 1, options.pictures).int()]
+    found = list_images(options.folder)
+    paths = [found[i] for i in torch.linspace(0, len(found) - 1, options.images).int()]
     variants: dict[str, Backbone | Plain] = {
         "float32, channels first": Plain(load_backbone(options.backbone, options.weights)),
         "float32": load_backbone(options.backbone, options.weights),
@@ -77,11 +77,11 @@ def main() -> None:
             start = time.perf_counter()
             extract(variants[name], paths)
             seconds[name].append(time.perf_counter() - start)
-    print(f"{options.backbone}, {len(paths)} pictures, {torch.get_num_threads()} threads")
+    print(f"{options.backbone}, {len(paths)} images, {torch.get_num_threads()} threads")
     for name in names:
         rate = len(paths) / statistics.median(seconds[name])
         ratio = statistics.median(a / b for a, b in zip(seconds["float32"], seconds[name]))
-        print(f"{name:24} {rate:6.1f} pictures/s, {ratio:.2f} × float32, error {errors[name]:.4f}")
+        print(f"{name:24} {rate:6.1f} images/s, {ratio:.2f} × float32, error {errors[name]:.4f}")
 
 
 if __name__ == "__main__":

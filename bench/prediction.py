@@ -1,18 +1,18 @@
-"""Prediction over a folder of photographs against its backbone alone, and against decoding and backbone alone.
+"""Speed of prediction over a folder of photographs, compared with the backbone, and with decoding and backbone.
 
-    python -m bench.prediction RUN DIR [--pictures 512] [--rounds 5]
+    python -m bench.prediction RUN DIR [--images 512] [--rounds 5]
 
-Rivals, all on every core, in one process and in turn:
+Four variants run in turn in one process, each on all cores:
 
-- backbone: the run's backbone over pictures that are already decoded tensors in memory;
-- decode + backbone: files read, decoded, resized and passed through the backbone, and the result thrown away,
-  which is the fastest that any prediction from files could be;
-- predict: what `python -m fastzsl.predict RUN DIR` does, down to names and scores;
-- loader: a PyTorch `DataLoader` with a process a core, then backbone and model on all threads.
+- backbone: the run's backbone over images that are already decoded tensors in memory;
+- decode + backbone: read, decode and resize the files and run the backbone on them; its output is not used. No
+  prediction from files can be faster;
+- predict: what `python -m fastzsl.predict RUN DIR` does, including names and scores;
+- loader: a PyTorch `DataLoader` with one process per core, then backbone and model on all threads.
 
-The first two share nothing with this package but the backbone: a thread a core takes 4 pictures at a time. Before
-anything is timed, predict's scores are compared with the loader's. Prints pictures a second, medians over the
-rounds, and ratios from the same round.
+The first two use only the backbone of this package; one thread per core takes 4 images at a time. The scores of
+predict and of loader are compared before the measurement. Prints images per second (medians over the rounds) and
+ratios within a round.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import fastzsl
-from fastzsl.prediction.recogniser import Predictor, list_pictures
+from fastzsl.methods.method import ClassSet
+from fastzsl.prediction.recogniser import Recogniser, list_images
 
 BATCH = 4
 
 
 class Files(Dataset[Tensor]):
-    def __init__(self, paths: list[Path], predictor: Predictor) -> None:
-        self.paths, self.preprocess = paths, predictor.backbone.preprocess
+    def __init__(self, paths: list[Path], recogniser: Recogniser) -> None:
+        self.paths, self.preprocess = paths, recogniser.backbone.preprocess
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -47,7 +48,7 @@ class Files(Dataset[Tensor]):
 
 
 def on_every_core(work: Callable[[list[int]], object], count: int) -> None:
-    """`work` on a few numbers at a time, a thread a core."""
+    """Call `work` with a few of `count` indices at a time, on one thread per core."""
     cores = torch.get_num_threads()
 
     def alone(part: list[int]) -> None:
@@ -67,26 +68,28 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, default=512)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    predictor = fastzsl.load(options.run, accelerator="cpu")
-    found = list_pictures(options.folder)
-    paths = [found[i] for i in torch.linspace(0, len(found) - 1, min(options.pictures, len(found))).int()]
-    files, backbone = Files(paths, predictor), predictor.backbone
+    recogniser = fastzsl.load(options.run, accelerator="cpu")
+    found = list_images(options.folder)
+    paths = [found[i] for i in torch.linspace(0, len(found) - 1, min(options.images, len(found))).int()]
+    files, backbone = Files(paths, recogniser), recogniser.backbone
     decoded = torch.stack([files[i] for i in range(len(files))])
-    candidates = predictor.own.candidates()
+    candidates = recogniser.own.candidates()
+    classes = ClassSet(candidates.embeddings, candidates.training_ids)
 
     def loader() -> Tensor:
         scores = []
         with torch.inference_mode():
+            scorer = recogniser.model.classifier(classes)
             for batch in DataLoader(files, batch_size=32, num_workers=torch.get_num_threads()):
-                maps = backbone(batch).half()  # as the features of training are kept
-                scores.append(predictor.model(maps, candidates.embeddings) + candidates.bias)
+                regions = backbone(batch).half().flatten(2).mT  # float16 as the stored features of training
+                scores.append(scorer(regions).float() + candidates.bias)
         return torch.cat(scores)
 
     def predict() -> Tensor:
-        return torch.stack([p.scores for p in predictor.stream(paths, candidates)])
+        return torch.stack([p.scores for p in recogniser.stream(paths, candidates)])
 
     error = float((predict() - loader()).abs().max())
     assert error < 1e-3, f"scores differ by {error}: no figure for a wrong result"
@@ -106,13 +109,13 @@ def main() -> None:
             rivals[name]()
             seconds[name].append(time.perf_counter() - start)
     print(
-        f"{len(paths)} pictures, {backbone.name}, {len(candidates.names)} classes, {torch.get_num_threads()} "
+        f"{len(paths)} images, {backbone.name}, {len(candidates.names)} classes, {torch.get_num_threads()} "
         f"threads, scores within {error:.1e}"
     )
     for name in names:
         rate = len(paths) / statistics.median(seconds[name])
         ratios = [mine / other for mine, other in zip(seconds[name], seconds["predict"])]
-        print(f"{name:18} {rate:7.1f} pictures/s   predict is {statistics.median(ratios):.2f} times as fast")
+        print(f"{name:18} {rate:7.1f} images/s   predict is {statistics.median(ratios):.2f} times as fast")
 
 
 if __name__ == "__main__":

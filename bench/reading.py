@@ -1,6 +1,6 @@
 """Reading feature maps at AwA2's full size: shuffled batches from the file against plain copies of memory.
 
-    python bench/reading.py [--pictures 37322] [--folder DIR]
+    python bench/reading.py [--images 37322] [--folder DIR]
 
 Makes a file of random numbers (37,322 × 2048 × 7 × 7 in float16, 7.5 GB), then, in one process and in turn,
 reads the same shuffled batches (a) as training does and (b) with numpy out of a memory map of the same file.
@@ -50,13 +50,13 @@ def resident() -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=37322)
+    parser.add_argument("--images", type=int, default=37322)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9, help="parts of the epoch, read in turn by both")
     parser.add_argument("--step", type=float, default=0.05, help="seconds of work in the waiting test")
     parser.add_argument("--folder", type=Path, default=None)
     settings = parser.parse_args()
-    shape = (settings.pictures, 2048, 7, 7)
+    shape = (settings.images, 2048, 7, 7)
     with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
         path = Path(folder) / "awa2.h5"
         start = time.perf_counter()
@@ -69,7 +69,7 @@ def main() -> None:
 def measure(
     path: Path, shape: tuple[int, int, int, int], batch: int, rounds: int, step: float
 ) -> dict[str, float]:
-    """One shuffled epoch, part by part: read by us, then the same pictures copied out of the memory map."""
+    """One shuffled epoch, part by part: read by us, then the same images copied out of the memory map."""
     contents = read_hdf5(path, ["checksum"], maps="feature_map")
     assert contents.maps is not None
     assert contents.maps.offsets is not None

@@ -113,10 +113,10 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
         task = progress.add_task("features", total=len(data.images))
         rate = Rate()
 
-        def hear(pictures: int) -> None:
-            speed = rate(pictures)
+        def hear(images: int) -> None:
+            speed = rate(images)
             words = f"features, {speed:.1f} images/s" if speed else "features"
-            progress.update(task, advance=pictures, description=words)
+            progress.update(task, advance=images, description=words)
 
         rank, world = _place()
         extract_share(
@@ -146,15 +146,15 @@ class Rate:
 
     def __init__(self) -> None:
         self._start: float | None = None
-        self._pictures, self._last = 0, 0.0
+        self._images, self._last = 0, 0.0
 
-    def __call__(self, pictures: int) -> float:
+    def __call__(self, images: int) -> float:
         now = time.perf_counter()
         if self._start is None:
             self._start = now
             return 0.0
-        self._pictures += pictures
-        self._last = self._pictures / (now - self._start)
+        self._images += images
+        self._last = self._images / (now - self._start)
         return self._last
 
     def words(self) -> str:

@@ -103,7 +103,7 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
     report = {
         "seen_classes": len(data.seen),
         "unseen_classes": len(data.unseen),
-        "pictures": {name: len(own) for name, own in zip(material.names, material.pictures)},
+        "pictures": {name: len(paths) for name, paths in zip(material.names, material.images)},
         "trainval": len(data.trainval),
         "test_seen": len(data.test_seen),
         "test_unseen": len(data.test_unseen),
@@ -125,7 +125,7 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
             extract_features(
                 data.images, backbone, path, fingerprint=data.fingerprint, weights=settings.backbone_weights,
                 arrays=dataset_arrays(data),
-                progress=lambda pictures: progress.advance(task, pictures),
+                progress=lambda count: progress.advance(task, count),
             )  # fmt: skip
         write_xlsa17(data.with_regions(load_regions(path)), settings.out / "xlsa17")
     flags = ""
@@ -157,14 +157,14 @@ def _gather(settings: Settings, console: Console) -> Material:
     notes += more + describe_attributes(values, unseen, names, sheet.attributes)
     with progress_bars(console) as progress:
         task = progress.add_task("reading images", total=None)
-        pictures, faults = list_images(
+        images, faults = list_images(
             [folders[name] for name in names], settings.skip_bad_images,
             lambda count: progress.advance(task, count),
         )  # fmt: skip
-    empty = [name for name, own in zip(names, pictures) if not own]
+    empty = [name for name, paths in zip(names, images) if not paths]
     if empty:
         raise UserError(f"{folders[empty[0]]}: no images in it ({len(empty)} classes have none)")
-    return Material(names, pictures, unseen, sheet.attributes, values, notes + faults)
+    return Material(names, images, unseen, sheet.attributes, values, notes + faults)
 
 
 def _named(unseen: tuple[str, ...]) -> list[str]:

@@ -83,7 +83,7 @@ def test_encodings_of_spreadsheet_programs_are_read(tmp_path: Path, images: Path
     assert "étourneau" in data.class_names
 
 
-def test_pictures_are_copied_where_asked(tmp_path: Path, images: Path) -> None:
+def test_images_are_copied_where_asked(tmp_path: Path, images: Path) -> None:
     out = make_dataset(_settings(tmp_path, images, pictures="copy"))
     copies = list((out / "images" / FOLDERS[0]).iterdir())
     assert len(copies) == 3
@@ -131,7 +131,7 @@ def test_partial_leaves_out_what_has_no_partner(tmp_path: Path, images: Path) ->
     assert len(image_folder(make_dataset(_settings(tmp_path, images, text, partial=True))).class_names) == 5
 
 
-def test_bad_and_repeated_pictures_are_named(tmp_path: Path, images: Path) -> None:
+def test_bad_and_repeated_images_are_named(tmp_path: Path, images: Path) -> None:
     (images / "Otter" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     (images / "Starling" / "9.png").write_bytes((images / "Otter" / "0.png").read_bytes())
     settings = _settings(tmp_path, images)
@@ -194,7 +194,7 @@ def test_attributes_that_tell_nothing_are_reported(tmp_path: Path, images: Path)
         make_dataset(same)
 
 
-def test_an_existing_folder_is_not_touched_and_no_picture_is_read_for_it(
+def test_an_existing_folder_is_not_touched_and_no_image_is_read_for_it(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "out").mkdir()

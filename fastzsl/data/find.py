@@ -81,7 +81,7 @@ def with_features(
     weights: str | None = None,
     *,
     device: torch.device | str = "cpu",
-    progress: Progress = lambda pictures: None,
+    progress: Progress = lambda images: None,
 ) -> ZeroShotDataset:
     """The data set with region features, read from the cache or extracted into it."""
     if data.images is None or data.regions is not None:

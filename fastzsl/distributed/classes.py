@@ -185,7 +185,7 @@ def semantic_reconstruction(
 
 
 def top_classes(scores: Tensor, count: int, classes: int, group: Group = None) -> tuple[Tensor, Tensor]:
-    """The best classes of every image over all shards; P · count candidates an image travel.
+    """The best classes of every image over all shards; P · count candidates per image are exchanged.
 
     Args:
         scores: (B, C_own).

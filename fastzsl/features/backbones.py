@@ -88,14 +88,14 @@ class Backbone(nn.Module):
             )
         return shape[1], (shape[2], shape[3])
 
-    def preprocess(self, picture: Image.Image) -> Tensor:
-        """Resize to `image_size` (the whole picture: no crop) as uint8 (3, H, W); scaling happens in `forward`."""
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Resize to `image_size` (the whole image: no crop) as uint8 (3, H, W); scaling happens in `forward`."""
         side = self.image_size
-        if picture.mode != "RGB":
-            picture = picture.convert("RGB")
-        if picture.size != (side, side):
-            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        if image.size != (side, side):
+            image = image.resize((side, side), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature maps of images.

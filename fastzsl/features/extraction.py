@@ -24,7 +24,7 @@ from fastzsl.files.hdf5 import read_hdf5
 class Progress(Protocol):
     """Called with the number of images done since the last call."""
 
-    def __call__(self, pictures: int) -> None: ...
+    def __call__(self, images: int) -> None: ...
 
 
 @torch.inference_mode()
@@ -39,7 +39,7 @@ def extract_features(
     arrays: Mapping[str, np.ndarray] | None = None,
     batch_size: int = 32,
     device: torch.device | str = "cpu",
-    progress: Progress = lambda pictures: None,
+    progress: Progress = lambda images: None,
 ) -> None:
     """Write `feature_map` (N, d, h, w) of every image to an HDF5 file, going on where a run stopped.
 

@@ -61,7 +61,7 @@ def extract_share(
     arrays: Mapping[str, np.ndarray] | None = None,
     batch_size: int = 32,
     device: torch.device | str = "cpu",
-    progress: Progress = lambda pictures: None,
+    progress: Progress = lambda images: None,
 ) -> None:
     """As `extract_features`, by `world` processes of which this is `rank`; process 0 returns with the whole file.
 

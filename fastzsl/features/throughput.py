@@ -53,10 +53,10 @@ def in_batches(
     def take(batch: list[T]) -> tuple[list[R], Tensor | S | None]:
         known, pixels = [], []
         for item in batch:
-            said, picture = read(item)
-            known.append(said)
-            if picture is not None:
-                pixels.append(picture)
+            result, image = read(item)
+            known.append(result)
+            if image is not None:
+                pixels.append(image)
         if not pixels:
             return known, None
         stacked = torch.stack(pixels)

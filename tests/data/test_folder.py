@@ -77,7 +77,7 @@ def test_the_split_follows_the_seed_and_nothing_else(root: Path) -> None:
     assert len(drawn) > 1
 
 
-def test_fingerprint_changes_with_a_picture(root: Path) -> None:
+def test_fingerprint_changes_with_an_image(root: Path) -> None:
     before = image_folder(root).fingerprint
     Image.new("RGB", (30, 30)).save(root / "images" / "ant" / "0.png")
     assert image_folder(root).fingerprint != before
@@ -117,8 +117,8 @@ def make_missing_folder(root: Path) -> None:
 
 
 def empty_class(root: Path) -> None:
-    for picture in (root / "images" / "bee").iterdir():
-        picture.unlink()
+    for image in (root / "images" / "bee").iterdir():
+        image.unlink()
 
 
 def same_name_twice(root: Path) -> None:
@@ -188,7 +188,7 @@ def bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [truncated, text, bomb])
-def test_a_bad_picture_is_named_or_left_out_and_counted(root: Path, spoil) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_image_is_named_or_left_out_and_counted(root: Path, spoil) -> None:  # type: ignore[no-untyped-def]
     bad = root / "images" / "bee" / "3.png"
     spoil(bad)
     data = image_folder(root)
@@ -201,7 +201,7 @@ def test_a_bad_picture_is_named_or_left_out_and_counted(root: Path, spoil) -> No
     assert [Path(s.split(": ")[0]) for s in kept.images.skipped] == [bad]  # type: ignore[union-attr]
 
 
-def test_pictures_of_every_mode_become_rgb(tmp_path: Path) -> None:
+def test_images_of_every_mode_become_rgb(tmp_path: Path) -> None:
     for mode in ("L", "P", "RGBA", "CMYK", "1", "LA"):
         path = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
         Image.new(mode, (4, 5)).save(path)

@@ -39,7 +39,7 @@ def test_distractors_are_no_class() -> None:
         assert not classes & set(found[1:])
 
 
-def test_a_picture_is_the_same_in_any_order_and_differs_by_seed() -> None:
+def test_an_image_is_the_same_in_any_order_and_differs_by_seed() -> None:
     first, again, other = shapes(3).images, shapes(3).images, shapes(4).images
     assert first is not None
     assert again is not None
@@ -55,8 +55,8 @@ def test_objects_do_not_overlap_and_the_mask_is_the_first_one(distractors: int) 
     """Drawing the same image without distractors' colours changes nothing under the mask."""
     objects = [(0, 0, 0)] + [(1, 2, 0)] * distractors  # a solid red circle among blue squares
     for i in range(10):
-        picture, mask = draw_image(objects, np.random.default_rng(i))
-        inside = np.asarray(picture, dtype=float)[mask]
+        image, mask = draw_image(objects, np.random.default_rng(i))
+        inside = np.asarray(image, dtype=float)[mask]
         assert 100 < mask.sum() < 0.2 * mask.size
         assert (inside[:, 0] > inside[:, 2] + 40).mean() > 0.99
 
@@ -66,6 +66,6 @@ def test_fingerprint_names_seed_and_distractors() -> None:
 
 
 @pytest.mark.parametrize("distractors", [-1, 51, 1_000_000, 2**63])
-def test_more_distractors_than_a_picture_holds_are_refused(distractors: int) -> None:
+def test_more_distractors_than_an_image_holds_are_refused(distractors: int) -> None:
     with pytest.raises(UserError, match=f"--distractors is {distractors}; wanted 0 to 50"):
         shapes(0, distractors)

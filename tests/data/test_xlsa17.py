@@ -37,7 +37,7 @@ def test_the_real_splits_are_read_as_the_papers_print_them(tmp_path: Path, name:
     assert (len(data.trainval), len(data.test_seen), len(data.test_unseen), data.embedding_dim) == SIZES[name]
     assert (len(data.seen), len(data.unseen)) == (known.classes - known.unseen, known.unseen)
     assert (
-        len(data.labels) == known.pictures == len(data.trainval) + len(data.test_seen) + len(data.test_unseen)
+        len(data.labels) == known.images == len(data.trainval) + len(data.test_seen) + len(data.test_unseen)
     )
     raw = scipy.io.loadmat(real_split(name))
     np.testing.assert_array_equal(data.trainval.numpy() + 1, raw["trainval_loc"].ravel().astype(int))
@@ -49,7 +49,7 @@ def test_the_real_splits_are_read_as_the_papers_print_them(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("name", ["awa1", "awa2", "sun", "flo"])
-def test_validation_never_touches_a_test_picture_although_train_loc_does(tmp_path: Path, name: str) -> None:
+def test_validation_never_touches_a_test_image_although_train_loc_does(tmp_path: Path, name: str) -> None:
     root = make_root(tmp_path, name)
     data = xlsa17(name, root)
     raw = scipy.io.loadmat(real_split(name))
@@ -205,7 +205,7 @@ def test_truncated_and_absent_files(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> tuple[Path, np.ndarray]:
+def image_files(tmp_path: Path) -> tuple[Path, np.ndarray]:
     """One real image linked under all 11,788 names of CUB, and the names as another machine had them."""
     split = scipy.io.loadmat(real_split("cub"))
     names = [str(n[0]) for n in split["allclasses_names"].ravel()]
@@ -216,16 +216,16 @@ def pictures(tmp_path: Path) -> tuple[Path, np.ndarray]:
     for name in names:
         (root / "images" / name).mkdir(parents=True)
     for i, label in enumerate(labels.tolist()):
-        end = f"images/{names[label - 1]}/picture_{i:05d}.jpg"
+        end = f"images/{names[label - 1]}/image_{i:05d}.jpg"
         (root / end).hardlink_to(tmp_path / "one.jpg")
         files.append(f"/BS/far/away/CUB_200_2011/{end}")
     return root, np.array(files, dtype=object)[:, None]
 
 
-def test_pictures_are_found_by_the_ends_of_foreign_paths(
-    tmp_path: Path, pictures: tuple[Path, np.ndarray]
+def test_images_are_found_by_the_ends_of_foreign_paths(
+    tmp_path: Path, image_files: tuple[Path, np.ndarray]
 ) -> None:
-    root, files = pictures
+    root, files = image_files
     make_root(tmp_path, "cub", image_files=files)
     for given in (root, root / "images", root.parent):
         data = xlsa17("cub", tmp_path, images=given)
@@ -236,8 +236,8 @@ def test_pictures_are_found_by_the_ends_of_foreign_paths(
     assert data.fingerprint.startswith("cub-")
     with pytest.raises(UserError, match=r"no image .* at any higher or lower level"):
         xlsa17("cub", tmp_path, images=tmp_path / "CUB")
-    next((root / "images").glob("*/picture_00007.jpg")).unlink()
-    with pytest.raises(UserError, match=r"1 of 11788 images are missing, first .*picture_00007\.jpg"):
+    next((root / "images").glob("*/image_00007.jpg")).unlink()
+    with pytest.raises(UserError, match=r"1 of 11788 images are missing, first .*image_00007\.jpg"):
         xlsa17("cub", tmp_path, images=root)
 
 
@@ -251,15 +251,18 @@ def test_pictures_are_found_by_the_ends_of_foreign_paths(
     ],
 )
 def test_wrong_image_files_are_refused(
-    tmp_path: Path, pictures: tuple[Path, np.ndarray], change: Callable[[np.ndarray], np.ndarray], said: str
+    tmp_path: Path,
+    image_files: tuple[Path, np.ndarray],
+    change: Callable[[np.ndarray], np.ndarray],
+    said: str,
 ) -> None:
-    root, files = pictures
+    root, files = image_files
     make_root(tmp_path, "cub", image_files=change(files).astype(object))
     with pytest.raises(UserError, match=said):
         xlsa17("cub", tmp_path, images=root)
 
 
-def test_features_of_crops_cannot_come_from_whole_pictures(tmp_path: Path) -> None:
+def test_features_of_crops_cannot_come_from_whole_images(tmp_path: Path) -> None:
     """aPY names the same image once for each object in it."""
     (tmp_path / "one.jpg").write_bytes(b"")
     make_root(tmp_path, "apy", image_files=np.array([["/x/one.jpg"]] * 15339, dtype=object))
@@ -299,7 +302,7 @@ def test_version_73_of_matlab_gives_the_same(tmp_path: Path) -> None:
 def hdf5_of(path: Path, name: str, root: Path, **changes: np.ndarray | None) -> Path:
     """The data set as an HDF5 file with maps of the true number of images."""
     arrays = dict(dataset_arrays(xlsa17(name, make_root(root, name))))
-    arrays["feature_map"] = np.zeros((KNOWN[name].pictures, 2, 2, 2), dtype=np.float16)
+    arrays["feature_map"] = np.zeros((KNOWN[name].images, 2, 2, 2), dtype=np.float16)
     with h5py.File(path, "w") as file:
         for key, value in {**arrays, **changes}.items():
             if value is not None:

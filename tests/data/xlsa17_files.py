@@ -27,20 +27,20 @@ def real_split(name: str) -> Path:
 def labels_for(name: str, split: dict[str, np.ndarray]) -> np.ndarray:
     """Labels from 1 that agree with a split: the true ones are in res101.mat, which is not to be had here."""
     known = KNOWN[name]
-    labels = np.zeros(known.pictures, dtype=np.int64)
+    labels = np.zeros(known.images, dtype=np.int64)
     unseen = split["test_unseen_loc"].ravel().astype(int) - 1
     held = split["val_loc"].ravel().astype(int) - 1 if "val_loc" in split else unseen[:0]
-    others = np.setdiff1d(np.arange(known.pictures), np.concatenate([unseen, held]))
+    others = np.setdiff1d(np.arange(known.images), np.concatenate([unseen, held]))
     classes = np.random.default_rng(0).permutation(known.classes) + 1
     first, second = known.unseen, known.unseen + (VALIDATION[name] if len(held) else 0)
     # Each class gets images of trainval before any of test_seen, or it would have nothing to train with.
-    trainval = np.isin(np.arange(known.pictures), split["trainval_loc"].ravel().astype(int) - 1)
-    for pictures, ids in (
+    trainval = np.isin(np.arange(known.images), split["trainval_loc"].ravel().astype(int) - 1)
+    for images, ids in (
         (unseen, classes[:first]),
         (held, classes[first:second]),
         (others, classes[second:]),
     ):
-        ordered = pictures[np.argsort(~trainval[pictures], kind="stable")]
+        ordered = images[np.argsort(~trainval[images], kind="stable")]
         labels[ordered] = np.resize(ids, len(ordered))
     return labels
 
@@ -52,7 +52,7 @@ def make_root(root: Path, name: str, dimension: int = 4, **changes: np.ndarray |
     """
     split = {k: v for k, v in scipy.io.loadmat(real_split(name)).items() if not k.startswith("__")}
     known = KNOWN[name]
-    features = np.random.default_rng(1).random((dimension, known.pictures), dtype=np.float32)
+    features = np.random.default_rng(1).random((dimension, known.images), dtype=np.float32)
     resnet: dict[str, np.ndarray] = {"features": features, "labels": labels_for(name, split)[:, None]}
     for variable, value in changes.items():
         file = resnet if variable in ("features", "labels", "image_files") else split

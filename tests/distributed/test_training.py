@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from fastzsl.train import main
 
 TIMEOUT = 120
-PARTIAL_LAST_BATCH = 6  # 25 training pictures: the last batch has one, so one of two processes has none
+PARTIAL_LAST_BATCH = 6  # 25 training images: the last batch has one, so one of two processes has none
 SETTINGS = [
     "--dataset", "folder", "--backbone", "timm/test_resnet", "--backbone-weights", "random", "--hidden", "16",
     "--batch-size", str(PARTIAL_LAST_BATCH), "--epochs", "8", "--checkpoint-steps", "2",
@@ -39,7 +39,7 @@ pytestmark = [
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Five seen classes, of which 25 pictures are for training, and two unseen ones."""
+    """Five seen classes, of which 25 images are for training, and two unseen ones."""
     rng = np.random.default_rng(0)
     root = tmp_path / "data"
     rows = [["class", "split", "a", "b", "c"]]
@@ -169,7 +169,7 @@ def test_bad_input_ends_every_process_with_one_line(root: Path, tmp_path: Path) 
 
 def test_a_fault_that_only_the_second_process_meets_is_told_by_it(root: Path, tmp_path: Path) -> None:
     (root / "images" / "class0" / "1.png").write_bytes(
-        b"no picture"
+        b"no image"
     )  # the second process takes every second one
     command = ["torch.distributed.run", "--nproc-per-node=2", "--master-port", str(_free_port()), "-m"]
     command += [

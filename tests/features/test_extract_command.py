@@ -126,7 +126,7 @@ def test_numbers_out_of_range_are_refused(tmp_path: Path, folder: Path, options:
         Settings("folder", tmp_path / "f.h5", folder, **options)
 
 
-def test_a_benchmark_from_its_raw_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_from_its_raw_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SUN's 14,340 images by the names that another machine gave them; features by a small backbone."""
     split = scipy.io.loadmat(real_split("sun"))
     labels = labels_for("sun", split)

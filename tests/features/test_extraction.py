@@ -138,7 +138,7 @@ def test_killed_between_the_writes_it_ends_right_too(tmp_path: Path, where: str)
         assert images.drawn == [], "finished images were done again"
 
 
-def test_finished_pictures_are_not_done_again(tmp_path: Path) -> None:
+def test_finished_images_are_not_done_again(tmp_path: Path) -> None:
     path, failing = tmp_path / "f.h5", Noise(9)
     draw = failing.image
 
@@ -157,7 +157,7 @@ def test_finished_pictures_are_not_done_again(tmp_path: Path) -> None:
     assert heard == [6, 2, 1]
 
 
-def test_an_unfinished_file_of_other_pictures_is_not_continued(tmp_path: Path) -> None:
+def test_an_unfinished_file_of_other_images_is_not_continued(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     with FeatureWriter(path, (4, 5, 4, 4), "float16", {**identity(), "pictures": "others"}):
         pass
@@ -261,7 +261,7 @@ def test_weights_are_named_by_their_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 3), (7, 3), (9, 3), (40, 16)])
-def test_every_picture_is_drawn_once_and_lands_in_its_row(tmp_path: Path, count: int, size: int) -> None:
+def test_every_image_is_drawn_once_and_lands_in_its_row(tmp_path: Path, count: int, size: int) -> None:
     images = Noise(count)
     extract_features(images, tiny_backbone(), tmp_path / "f.h5", batch_size=size)
     assert sorted(images.drawn) == list(range(count))

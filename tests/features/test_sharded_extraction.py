@@ -22,7 +22,7 @@ from fastzsl.features.sharded_extraction import extract_share, part_path
 ARRAYS = {"labels": np.arange(11), "trainval_loc": np.arange(5)}
 
 
-class Pictures:
+class Images:
     """Eleven images; remembers which were asked for."""
 
     def __init__(self) -> None:
@@ -65,44 +65,44 @@ def _agree(found: Path, wanted: Path) -> None:
 def test_the_file_is_that_of_one_process(tmp_path: Path, backbone: Backbone, world: int) -> None:
     whole, shared = tmp_path / "whole.h5", tmp_path / "shared.h5"
     options = {"fingerprint": "f", "weights": "random", "arrays": ARRAYS, "batch_size": 2}
-    extract_features(Pictures(), backbone, whole, **options)
-    pictures = Pictures()
+    extract_features(Images(), backbone, whole, **options)
+    images = Images()
 
     def work(rank: int) -> None:
-        extract_share(pictures, backbone, shared, rank=rank, world=world, **options)
+        extract_share(images, backbone, shared, rank=rank, world=world, **options)
 
     with ThreadPoolExecutor(world) as pool:
         list(pool.map(work, range(world)))
     _agree(shared, whole)
-    assert sorted(pictures.asked) == list(range(11))
+    assert sorted(images.asked) == list(range(11))
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["shared.h5", "whole.h5"]
-    extract_features(pictures, backbone, shared, **options)  # the same identity: nothing is done again
-    assert len(pictures.asked) == 11
+    extract_features(images, backbone, shared, **options)  # the same identity: nothing is done again
+    assert len(images.asked) == 11
     with pytest.raises(UserError, match="holds other features"):
-        extract_share(pictures, backbone, shared, rank=0, world=2, **(options | {"fingerprint": "g"}))
+        extract_share(images, backbone, shared, rank=0, world=2, **(options | {"fingerprint": "g"}))
 
 
 def test_a_process_that_was_stopped_goes_on_and_the_others_do_nothing_again(
     tmp_path: Path, backbone: Backbone
 ) -> None:
     path = tmp_path / "shared.h5"
-    pictures = Pictures()
+    images = Images()
 
     def stop(done: int) -> None:
         raise KeyboardInterrupt
 
-    extract_share(pictures, backbone, path, rank=1, world=2, batch_size=2)
+    extract_share(images, backbone, path, rank=1, world=2, batch_size=2)
     assert part_path(path, 1, 2).exists()
     with pytest.raises(KeyboardInterrupt):
-        extract_share(pictures, backbone, path, rank=0, world=2, batch_size=2, progress=stop)
+        extract_share(images, backbone, path, rank=0, world=2, batch_size=2, progress=stop)
     assert not path.exists()
-    pictures.asked.clear()
-    extract_share(pictures, backbone, path, rank=1, world=2, batch_size=2)
-    assert pictures.asked == []
-    extract_share(pictures, backbone, path, rank=0, world=2, batch_size=2)
-    assert len(pictures.asked) == 4  # of its six images two were done
+    images.asked.clear()
+    extract_share(images, backbone, path, rank=1, world=2, batch_size=2)
+    assert images.asked == []
+    extract_share(images, backbone, path, rank=0, world=2, batch_size=2)
+    assert len(images.asked) == 4  # of its six images two were done
     whole = tmp_path / "whole.h5"
-    extract_features(pictures, backbone, whole, batch_size=2)
+    extract_features(images, backbone, whole, batch_size=2)
     _agree(path, whole)
 
 

@@ -94,7 +94,7 @@ def test_every_cut_is_found(tmp_path: Path, maps: np.ndarray) -> None:
             load_regions(tmp_path / "cut.h5")
 
 
-def test_a_changed_byte_of_a_picture_is_found(tmp_path: Path, maps: np.ndarray) -> None:
+def test_a_changed_byte_of_an_image_is_found(tmp_path: Path, maps: np.ndarray) -> None:
     path = tmp_path / "f.h5"
     with FeatureWriter(path, maps.shape, "float16", {}) as writer:  # type: ignore[arg-type]
         writer.write(np.arange(9), maps)
@@ -108,7 +108,7 @@ def test_a_changed_byte_of_a_picture_is_found(tmp_path: Path, maps: np.ndarray) 
 
 @pytest.mark.parametrize("layout", ["a chunk an image", "compressed"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_not_finite_name_the_picture(
+def test_features_that_are_not_finite_name_the_image(
     tmp_path: Path, maps: np.ndarray, layout: str, value: float
 ) -> None:
     maps[6, 1, 1, 1] = value

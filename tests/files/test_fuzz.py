@@ -44,12 +44,12 @@ from fastzsl.prediction.classes import OwnClasses
 from fastzsl.training.run import RunFolder
 from fastzsl.training.settings import Settings, load_settings
 
-CLASSES, PICTURES, UNSEEN = 6, 24, 2
-TINY = Known("T", PICTURES, CLASSES, UNSEEN)
-LABELS = np.arange(PICTURES) % CLASSES
+CLASSES, IMAGES, UNSEEN = 6, 24, 2
+TINY = Known("T", IMAGES, CLASSES, UNSEEN)
+LABELS = np.arange(IMAGES) % CLASSES
 SPLIT = {  # classes 0 to 3 are seen, 4 and 5 unseen
-    "trainval_loc": np.flatnonzero((LABELS < 4) & (np.arange(PICTURES) < 18)),
-    "test_seen_loc": np.flatnonzero((LABELS < 4) & (np.arange(PICTURES) >= 18)),
+    "trainval_loc": np.flatnonzero((LABELS < 4) & (np.arange(IMAGES) < 18)),
+    "test_seen_loc": np.flatnonzero((LABELS < 4) & (np.arange(IMAGES) >= 18)),
     "test_unseen_loc": np.flatnonzero(LABELS >= 4),
 }
 ATT = np.random.default_rng(0).random((CLASSES, 3))
@@ -115,7 +115,7 @@ def mat_variables() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     split = {name: (part + 1)[:, None].astype(np.uint16) for name, part in SPLIT.items()}
     split["att"] = split["original_att"] = ATT.T
     split["allclasses_names"] = np.array(NAMES, dtype=object)[:, None]
-    return split, {"labels": (LABELS + 1)[:, None].astype(np.uint8), "features": np.ones((2, PICTURES))}
+    return split, {"labels": (LABELS + 1)[:, None].astype(np.uint8), "features": np.ones((2, IMAGES))}
 
 
 def mat_kind(folder: Path, which: str, compressed: bool) -> Kind:
@@ -130,7 +130,7 @@ def mat_kind(folder: Path, which: str, compressed: bool) -> Kind:
         assert got.att.shape[0] == len(got.class_names) == CLASSES
         assert torch.isfinite(got.att).all()
         assert got.original_att is None or torch.isfinite(got.original_att).all()
-        check_parts(got.split.trainval, got.split.test_seen, got.split.test_unseen, got.labels, PICTURES)
+        check_parts(got.split.trainval, got.split.test_seen, got.split.test_unseen, got.labels, IMAGES)
 
     return Kind((folder / which).read_bytes(), str(folder / which), read)
 
@@ -154,13 +154,13 @@ def hdf5_arrays() -> dict[str, np.ndarray]:
     return arrays
 
 
-MAPS = np.random.default_rng(1).standard_normal((PICTURES, 3, 2, 2)).astype(np.float16)
+MAPS = np.random.default_rng(1).standard_normal((IMAGES, 3, 2, 2)).astype(np.float16)
 
 
 def ours_kind(folder: Path) -> Kind:
     path = folder / "ours.h5"
-    with FeatureWriter(path, (PICTURES, 3, 2, 2), "float16", {}, hdf5_arrays()) as writer:
-        writer.write(np.arange(PICTURES), MAPS)
+    with FeatureWriter(path, (IMAGES, 3, 2, 2), "float16", {}, hdf5_arrays()) as writer:
+        writer.write(np.arange(IMAGES), MAPS)
         writer.finish()
     return Kind(path.read_bytes(), "mutated-ours.h5", read_hdf5_dataset)
 
@@ -185,7 +185,7 @@ def read_hdf5_dataset(path: Path) -> None:
     assert torch.isfinite(regions).all()
     assert data.regions is not None
     assert regions.shape[2] == data.regions.feature_shape[0]
-    if "checksum" in path.read_bytes().decode("latin-1") and regions.shape == (PICTURES, 4, 3):
+    if "checksum" in path.read_bytes().decode("latin-1") and regions.shape == (IMAGES, 4, 3):
         with h5py.File(path, locking=False) as file:
             if "checksum" in file:
                 for row, mark in zip(regions.transpose(1, 2).contiguous().numpy(), file["checksum"][...]):
@@ -209,22 +209,22 @@ def matlab73_kind(folder: Path) -> Kind:
     def read(path: Path) -> None:
         got = read_published(folder, TINY)
         assert torch.isfinite(got.att).all()
-        check_parts(got.split.trainval, got.split.test_seen, got.split.test_unseen, got.labels, PICTURES)
+        check_parts(got.split.trainval, got.split.test_seen, got.split.test_unseen, got.labels, IMAGES)
 
     return Kind((folder / "att_splits.mat").read_bytes(), str(folder / "att_splits.mat"), read)
 
 
-def picture_kind(form: str) -> Kind:
+def image_kind(form: str) -> Kind:
     pixels = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, form)
 
     def read(path: Path) -> None:
-        picture = read_image(path)
-        assert picture.mode == "RGB"
-        assert 0 < picture.width * picture.height <= 100_000_000
-        if picture.width * picture.height < 10**6:
-            np.asarray(picture).sum()
+        image = read_image(path)
+        assert image.mode == "RGB"
+        assert 0 < image.width * image.height <= 100_000_000
+        if image.width * image.height < 10**6:
+            np.asarray(image).sum()
 
     return Kind(content.getvalue(), f"image.{form.lower()}", read)
 
@@ -353,12 +353,12 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     "h5, ours": ours_kind,
     "h5, of others": foreign_kind,
     "npz": lambda folder: npz_kind(),
-    "jpeg": lambda folder: picture_kind("JPEG"),
-    "png": lambda folder: picture_kind("PNG"),
-    "gif": lambda folder: picture_kind("GIF"),
-    "webp": lambda folder: picture_kind("WEBP"),
-    "tiff": lambda folder: picture_kind("TIFF"),
-    "bmp": lambda folder: picture_kind("BMP"),
+    "jpeg": lambda folder: image_kind("JPEG"),
+    "png": lambda folder: image_kind("PNG"),
+    "gif": lambda folder: image_kind("GIF"),
+    "webp": lambda folder: image_kind("WEBP"),
+    "tiff": lambda folder: image_kind("TIFF"),
+    "bmp": lambda folder: image_kind("BMP"),
     "zip": lambda folder: archive_kind("a.zip"),
     "tar": lambda folder: archive_kind("a.tar"),
     "tgz": lambda folder: archive_kind("a.tgz"),

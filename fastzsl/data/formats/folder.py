@@ -71,13 +71,13 @@ def read_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                width, height = picture.size
+            with Image.open(path) as image:
+                width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise UserError(
                         f"{path}: {width} × {height} pixels are more than the limit of {MAX_PIXELS:,}"
                     )
-                return picture.convert("RGB")
+                return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{path}: no such file") from None

@@ -17,7 +17,7 @@ from fastzsl.errors import UserError
 
 MOST_DISTRACTORS = 50
 """More would be dots."""
-CLASSES, UNSEEN, PICTURES, TEST_SEEN_SHARE = 40, 10, 40, 0.2
+CLASSES, UNSEEN, IMAGES, TEST_SEEN_SHARE = 40, 10, 40, 0.2
 
 
 class ShapesImages:
@@ -65,7 +65,7 @@ def shapes(seed: int = 0, distractors: int = 2) -> ZeroShotDataset:
     chosen, unseen = _choose_classes(combinations, rng)
     others = [c for c in combinations if c not in set(chosen)]
 
-    labels = np.repeat(np.arange(CLASSES), PICTURES)
+    labels = np.repeat(np.arange(CLASSES), IMAGES)
     objects = [
         [chosen[label], *(others[i] for i in rng.integers(0, len(others), distractors))] for label in labels
     ]

@@ -33,7 +33,7 @@ class Known:
     """What a published data set is known to have; a file that differs is one of another data set."""
 
     folder: str
-    pictures: int
+    images: int
     classes: int
     unseen: int
 
@@ -98,19 +98,19 @@ def xlsa17(
             raise UserError(f"{folder / 'att_splits.mat'}: no original_att; use --class-embeddings att")
         embeddings = known_attributes(published.original_att, published.split.seen)
     split = published.split
-    pictures: FolderImages | None = None
+    source: FolderImages | None = None
     regions: RegionSource | None = None
     mark = ""
     if images is not None:
         paths = find_images(folder / "res101.mat", images, published)
-        pictures, mark = FolderImages(paths), fingerprint(paths, images)
+        source, mark = FolderImages(paths), fingerprint(paths, images)
     if features is not None:
         contents = read_hdf5(features, ["checksum"], maps="feature_map")
         checksums = contents.arrays.get("checksum")
-        regions = open_regions(features, contents.maps, checksums, known.pictures)
+        regions = open_regions(features, contents.maps, checksums, known.images)
         mark = f"features-{features_fingerprint(features, contents.maps, checksums)}"
     elif images is None:
-        rows = pooled_features(folder / "res101.mat", known.pictures)
+        rows = pooled_features(folder / "res101.mat", known.images)
         regions = MemoryRegions(torch.from_numpy(rows)[:, :, None, None])
         mark = f"pooled-{hashlib.sha256(rows.data).hexdigest()[:16]}"
     return ZeroShotDataset(
@@ -123,7 +123,7 @@ def xlsa17(
         trainval=torch.from_numpy(split.trainval),
         test_seen=torch.from_numpy(split.test_seen),
         test_unseen=torch.from_numpy(split.test_unseen),
-        images=pictures,
+        images=source,
         regions=regions,
         fingerprint=f"{name}-{mark}",
     )
@@ -156,7 +156,7 @@ def read_published(folder: Path, known: Known, features: Path | None = None) -> 
             "a file of another data set?"
         )
     labels = _labels(folder, known, features)
-    parts = {name: whole_numbers(path, name, found.get(name), 1, known.pictures) for name in PARTS}
+    parts = {name: whole_numbers(path, name, found.get(name), 1, known.images) for name in PARTS}
     split = check_split(path, parts, labels, names)
     if len(split.unseen) != known.unseen:
         raise UserError(
@@ -206,12 +206,12 @@ def known_attributes(original: Tensor, seen: np.ndarray) -> Tensor:
     return rows
 
 
-def pooled_features(path: Path, pictures: int) -> np.ndarray:
+def pooled_features(path: Path, count: int) -> np.ndarray:
     """`features` (d, N) of res101.mat as float32 rows (N, d)."""
     found = read_mat(path, ("features",)).get("features")
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] != pictures:
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] != count:
         shape = found.shape if isinstance(found, np.ndarray) else "missing"
-        raise UserError(f"{path}: features is {shape}; wanted (d, {pictures})")
+        raise UserError(f"{path}: features is {shape}; wanted (d, {count})")
     rows = np.ascontiguousarray(found.T, dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
@@ -285,8 +285,8 @@ def _labels(folder: Path, known: Known, features: Path | None) -> np.ndarray:
     if path.is_file() or features is None:
         found = read_mat(path, ("labels",)).get("labels")
         labels = whole_numbers(path, "labels", found, 1, known.classes)
-        if len(labels) != known.pictures:
-            raise UserError(f"{path}: {len(labels)} labels; {known.folder} has {known.pictures} images")
+        if len(labels) != known.images:
+            raise UserError(f"{path}: {len(labels)} labels; {known.folder} has {known.images} images")
     if features is None:
         assert labels is not None
         return labels
@@ -296,8 +296,8 @@ def _labels(folder: Path, known: Known, features: Path | None) -> np.ndarray:
             raise UserError(f"{features}: no labels, and no file {path} to take them from")
         return labels
     checked = whole_numbers(features, "labels", own, 0, known.classes)
-    if len(checked) != known.pictures:
-        raise UserError(f"{features}: {len(checked)} labels; {known.folder} has {known.pictures} images")
+    if len(checked) != known.images:
+        raise UserError(f"{features}: {len(checked)} labels; {known.folder} has {known.images} images")
     if labels is not None and (checked != labels).any():
         different = np.flatnonzero(checked != labels)
         raise UserError(
@@ -311,8 +311,8 @@ def _validation_classes(
 ) -> np.ndarray | None:
     if "train_loc" not in found or "val_loc" not in found:
         return None
-    train = labels[whole_numbers(path, "train_loc", found["train_loc"], 1, known.pictures)]
-    held = np.unique(labels[whole_numbers(path, "val_loc", found["val_loc"], 1, known.pictures)])
+    train = labels[whole_numbers(path, "train_loc", found["train_loc"], 1, known.images)]
+    held = np.unique(labels[whole_numbers(path, "val_loc", found["val_loc"], 1, known.images)])
     both = np.intersect1d(train, held)
     strange = np.setdiff1d(np.concatenate([train, held]), split.seen)
     if len(both) or len(strange):

@@ -27,7 +27,7 @@ class Material:
 
     Attributes:
         names: C names, those of the image folders.
-        pictures: the files of each class.
+        images: the files of each class.
         unseen: (C,) bool.
         attributes: m names.
         values: (C, m) float64, as they will be written.
@@ -35,7 +35,7 @@ class Material:
     """
 
     names: list[str]
-    pictures: list[list[Path]]
+    images: list[list[Path]]
     unseen: np.ndarray
     attributes: list[str]
     values: np.ndarray
@@ -96,7 +96,7 @@ def match_classes(
 
 
 def list_images(
-    folders: Sequence[Path], skip_bad: bool, progress: Progress = lambda pictures: None
+    folders: Sequence[Path], skip_bad: bool, progress: Progress = lambda images: None
 ) -> tuple[list[list[Path]], list[str]]:
     """Each folder's images, every one decoded, and notes on bad ones and on files that are there twice.
 
@@ -195,14 +195,14 @@ def write_image_folder(material: Material, root: Path, copy: bool) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = root.with_name(f".{root.name}.{os.getpid()}.partial")
     try:
-        for name, pictures in zip(material.names, material.pictures):
+        for name, paths in zip(material.names, material.images):
             folder = partial / "images" / name
             folder.mkdir(parents=True)
-            for picture in pictures:
+            for path in paths:
                 if copy:
-                    shutil.copy2(picture, folder / picture.name)
+                    shutil.copy2(path, folder / path.name)
                 else:
-                    (folder / picture.name).symlink_to(picture.resolve())
+                    (folder / path.name).symlink_to(path.resolve())
         with open(
             partial / "classes.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
         ) as file:
