@@ -38,7 +38,7 @@ class Settings:
         run: the run folder.
         images: image files, or folders with images below.
         classes: "all" of the run's classes, its "unseen" or "seen" ones, or a table of new ones.
-        top: classes shown for a image.
+        top: classes shown for an image.
         heatmap: folder for overlays of where each shown class looks.
         json: print one JSON object instead of a table.
         batch_size: images that pass the backbone together.
@@ -113,7 +113,7 @@ def _files(named: tuple[Path, ...]) -> list[Path]:
 def _entries(
     recogniser: Recogniser, images: list[Path], candidates: CandidateClasses, settings: Settings
 ) -> Iterator[dict]:
-    """One JSON-like entry a image; overlays are written on the way."""
+    """One JSON-like entry an image; overlays are written on the way."""
     taken: set[str] = set()
     bars = progress_bars(open_console(stderr=True))
     bars.disable = len(images) == 1

@@ -1,4 +1,4 @@
-"""The classes that compete for a image: the run's own, or new ones given as rows of attributes."""
+"""The classes that compete for an image: the run's own, or new ones given as rows of attributes."""
 
 from __future__ import annotations
 

@@ -128,14 +128,14 @@ class Recogniser:
                 the path of a table `class,<attribute>...` of new classes, or {name: attributes} of new
                 classes, attributes being m numbers in the order of `attribute_names` or {attribute: number}.
             batch_size: images that pass the backbone together.
-            attention_top: keep the attention of so many best classes a image.
-            on_bad: raise for a image that cannot be read, or keep a `Prediction` with `error`.
+            attention_top: keep the attention of so many best classes an image.
+            on_bad: raise for an image that cannot be read, or keep a `Prediction` with `error`.
 
         Returns:
             A `Prediction` for each image, in order.
 
         Raises:
-            UserError: classes that do not fit the run; with on_bad="raise" a image that cannot be read.
+            UserError: classes that do not fit the run; with on_bad="raise" an image that cannot be read.
         """
         found = []
         for prediction in self.stream(

@@ -16,7 +16,7 @@ def per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> Te
 
     Args:
         predicted, labels: (N,) class ids.
-        classes: (C',) the ids of the split; a class without a image gives NaN.
+        classes: (C',) the ids of the split; a class without an image gives NaN.
 
     Returns:
         (C',) fractions.
@@ -120,7 +120,7 @@ class SeenUnseenCurve:
 def seen_unseen_curve(scores: TestScores) -> SeenUnseenCurve:
     """Calibrated stacking for every gamma at once.
 
-    A image is assigned to an unseen class from the gamma on at which its best unseen score overtakes its best
+    An image is assigned to an unseen class from the gamma on at which its best unseen score overtakes its best
     seen one; which class of a group wins does not depend on gamma. So each image has one break point.
     """
     seen_margin, seen_weight = _margins(scores.seen_scores, scores.seen_labels, scores.seen, scores)

@@ -20,7 +20,7 @@ from fastzsl.protocol.metrics import TestScores
 from fastzsl.report.heatmap import heatmap_overlay, upsample
 
 EDGE = 176
-"""Longest side in pixels of a image of the gallery."""
+"""Longest side in pixels of an image of the gallery."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A image of an unseen class with the attention of its own and of three other classes.
+    """An image of an unseen class with the attention of its own and of three other classes.
 
     Attributes:
         true: name of the class.
@@ -120,7 +120,7 @@ def _shrink(image: Image.Image) -> Image.Image:
 
 
 def save_gallery(exhibits: list[Exhibit], path: Path, title: str) -> None:
-    """The gallery as one PNG, a row a image."""
+    """The gallery as one PNG, a row an image."""
     columns = max(len(e.tiles) for e in exhibits)
     figure, rows = plt.subplots(
         len(exhibits), columns, figsize=(1.75 * columns, 2.0 * len(exhibits) + 0.4), layout="constrained",

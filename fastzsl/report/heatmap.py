@@ -1,4 +1,4 @@
-"""Attention laid over a image, in the image's own size."""
+"""Attention laid over an image, in the image's own size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def heatmap_overlay(image: Image.Image, heat: Tensor) -> Image.Image:
-    """Blend a image with a heatmap: the more attention, the more of the heatmap's colour.
+    """Blend an image with a heatmap: the more attention, the more of the heatmap's colour.
 
     Args:
         image: RGB, H × W.

@@ -28,7 +28,7 @@ def test_choice_for_known_shapes(shape: tuple[int, ...], similarity: str, order:
 
 
 def test_costs_of_the_design_table() -> None:
-    """CUB with 200 classes: 168 M, 54 M and 40 M multiply-adds a image."""
+    """CUB with 200 classes: 168 M, 54 M and 40 M multiply-adds an image."""
     costs = score_costs(1000, 49, 200, 2048, 312, "dot")
     assert [round(costs[order] / 1e9) for order in ORDERS] == [168, 54, 40]
     costs = score_costs(1000, 49, 717, 2048, 102, "dot")

@@ -269,7 +269,7 @@ def test_load_refuses_what_is_no_finished_run(run: Path, tmp_path: Path) -> None
 def test_images_that_are_none_raise_or_are_kept_with_their_fault(run: Path, tmp_path: Path) -> None:
     model = fastzsl.load(run)
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"not a image")
+    bad.write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"bad\.jpg: not a readable image"):
         model.predict(bad)
     kept = model.predict([bad, np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9))], on_bad="keep")

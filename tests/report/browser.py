@@ -33,7 +33,7 @@ class Visit:
         requests: addresses asked for, other than the page's own file and data: URIs.
         width, height: of the page's contents in CSS pixels.
         broken: images that did not load.
-        png: a image of the whole page.
+        png: an image of the whole page.
     """
 
     console: list[str]
