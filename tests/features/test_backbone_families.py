@@ -59,7 +59,7 @@ def check_places(backbone: Backbone) -> None:
             )
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", [*TORCHVISION, *(f"timm/{name}" for name in TIMM)])
 def test_every_family_gives_regions_in_their_places(name: str) -> None:
     import timm
