@@ -1,4 +1,4 @@
-"""Zero-shot image recognition that is fast.
+"""Fast zero-shot image recognition.
 
 >>> import fastzsl
 >>> attention = fastzsl.FusedDenseAttention(scale=10.0)
@@ -10,7 +10,7 @@ import time
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
-import torch  # noqa: F401  # before the clock starts
+import torch  # noqa: F401  # first, so that the time measured below is without torch's own import
 
 # In the repository's own folder `python -m fastzsl.train` imports this source tree; the compiled module and the
 # Triton kernels are then found in the installed package.

@@ -29,9 +29,9 @@ class Archive:
 
     Attributes:
         url: the official address.
-        most_bytes: what it may unpack to, about three times what it is known to hold.
-        digest, size: as published; many authors publish neither, and then the length that the server
-            announces and the archive's own checksums are all that there is to check.
+        most_bytes: limit of the unpacked size, about three times the known size.
+        digest, size: as published. If the authors publish neither, only the length that the server announces
+            and the archive's own checksums are checked.
     """
 
     url: str
@@ -42,7 +42,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """A benchmark: its archives, and what its users must know."""
+    """A benchmark: its archives, and a note for its users."""
 
     title: str
     archives: tuple[Archive, ...]
@@ -121,10 +121,10 @@ class Settings:
 
 
 def fetch(settings: Settings, console: Console | None = None) -> None:
-    """Download, check and unpack; what was unpacked before is not fetched again.
+    """Download, check and unpack. Archives that were unpacked before are not fetched again.
 
     Raises:
-        UserError: the server or an archive is not what it should be; what came is kept where it can be used.
+        UserError: the server fails or an archive is wrong; a partial download is kept if it can be continued.
     """
     console = console or open_console()
 

@@ -1,17 +1,17 @@
-"""The error that a person can mend: one line naming what, found and wanted."""
+"""The error for wrong input: one line that says what is wrong, what was found and what was wanted."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something in the input is wrong and the message says how to mend it.
+    """Something in the input is wrong, and the message says how to correct it.
 
-    Entry points print it as one line and exit with code 2; library users can catch it.
+    Entry points print it as one line and exit with code 2. Users of the library can catch it.
     """
 
 
 def first_line(error: BaseException, length: int = 100) -> str:
-    """What an error of another library says, in part of a line; its type where it says nothing."""
+    """The message of an error of another library, shortened to part of a line; its type if it has no message."""
     lines = str(error).splitlines()
     return lines[0][:length] if lines else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""`python -m fastzsl.eval RUN`: the evaluation again, from the run folder, to the last digit."""
+"""`python -m fastzsl.eval RUN`: repeat the evaluation of a run; the figures are equal to the last digit."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Settings:
     Args:
         run: the run folder.
         json: print one JSON object with T1, U, S, H, gamma, U0, S0, H0 and AUSUC, as fractions.
-        root: folder of the data set, where it was moved since the training.
-        features: file of feature maps, where it was moved since the training.
-        changed_data: evaluate although the data set is not the one that the run was trained on.
+        root: folder of the data set, if it was moved since the training.
+        features: file of feature maps, if it was moved since the training.
+        changed_data: evaluate even if the data set is not the one that the run was trained on.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

@@ -47,9 +47,9 @@ class Settings:
         backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
         image_size: side of the square images that the backbone gets, in pixels; default: that of its weights. Twice
             the side gives four times the regions.
-        precision: of the backbone's work; bfloat16 is faster where the processor has units for it and changes
-            the features by a few per cent.
-        dtype: of the stored features; the papers' own programs compute with what they read and want float32.
+        precision: type in which the backbone computes; bfloat16 is faster if the processor has units for it, and
+            changes the features by a few percent.
+        dtype: type of the stored features; the papers' own programs do not convert them and need float32.
         batch_size: images in a step of the backbone.
         device: "cpu", "cuda" or "mps"; default: a GPU if there is one.
         class_embeddings: what is stored as att: "att", "original_att", or a .csv, .npz or .mat file.
@@ -142,7 +142,7 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
 
 
 class Rate:
-    """Images a second; the first batch, or what an earlier run had done, does not count."""
+    """Images per second, without the first batch and without the images of an earlier run."""
 
     def __init__(self) -> None:
         self._start: float | None = None
@@ -162,7 +162,7 @@ class Rate:
 
 
 def _place() -> tuple[int, int]:
-    """This process's number and how many there are, as torchrun says."""
+    """The number of this process and the number of processes, from torchrun's environment variables."""
     if not torch.distributed.is_torchelastic_launched():
         return 0, 1
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""`python -m fastzsl.info`: what this installation has, what is missing, and what that costs."""
+"""`python -m fastzsl.info`: what this installation has, what it lacks, and what follows from that."""
 
 from __future__ import annotations
 

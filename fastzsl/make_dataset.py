@@ -52,10 +52,10 @@ class Settings:
         out: the data set's folder.
         class_column: header of the column of class names; default: the one with the folders' names.
         split_column: header of a column with seen or unseen (or train and test); default: one named split.
-        leave_out: headers of columns that are no attributes.
-        unseen: classes that nobody trains on, or a file with a name a line.
-        unseen_share: share of the classes that become unseen, where nothing else says which.
-        seed: decides which, and the split of the seen classes' images.
+        leave_out: headers of columns that are not attributes.
+        unseen: names of the unseen classes, or a file with one name in each line.
+        unseen_share: share of the classes that are drawn as unseen if neither names nor a column say which.
+        seed: of this draw, and of the split of the seen classes' images.
         missing: what to do with empty cells: stop, or take the seen classes' mean, or 0.
         partial: leave out classes that have only a row or only a folder, instead of stopping.
         pictures: link to the images where they are, or copy them.
@@ -93,7 +93,7 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
     """Check everything, then make the folder. Returns its path.
 
     Raises:
-        UserError: anything wrong with images, table or options; nothing is left behind then.
+        UserError: anything wrong with images, table or options; then no folder is made.
     """
     console = console or open_console()
     backbone = load_backbone(settings.backbone, settings.backbone_weights) if settings.features else None

@@ -1,4 +1,4 @@
-"""`python -m fastzsl.predict RUN image...`: what is in the images, among known classes or new ones."""
+"""`python -m fastzsl.predict RUN image...`: recognise images among the run's classes or new ones."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Settings:
         run: the run folder.
         images: image files, or folders with images below.
         classes: "all" of the run's classes, its "unseen" or "seen" ones, or a table of new ones.
-        top: classes shown for an image.
-        heatmap: folder for overlays of where each shown class looks.
+        top: number of classes shown for each image.
+        heatmap: folder for images overlaid with the attention of each shown class.
         json: print one JSON object instead of a table.
-        batch_size: images that pass the backbone together.
+        batch_size: images in a step of the backbone.
         accelerator: "auto", "cpu", "cuda" or "mps"; default: as the run was trained.
         backbone: the backbone that made the features, for a run trained on a file of features.
         backbone_weights: file with its weights, or "random".
@@ -113,7 +113,7 @@ def _files(named: tuple[Path, ...]) -> list[Path]:
 def _entries(
     recogniser: Recogniser, images: list[Path], candidates: CandidateClasses, settings: Settings
 ) -> Iterator[dict]:
-    """One JSON-like entry an image; overlays are written on the way."""
+    """One JSON-like entry for each image. Also writes the overlays."""
     taken: set[str] = set()
     bars = progress_bars(open_console(stderr=True))
     bars.disable = len(images) == 1

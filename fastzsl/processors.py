@@ -1,4 +1,4 @@
-"""How many processors this process may use, by its affinity and the quota of its control group."""
+"""The number of processors this process may use, from its affinity and the quota of its control group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def usable(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Processors that each control group above this process grants; nothing where none sets a limit."""
+    """The processors that each control group above this process allows; empty if no group sets a limit."""
     groups = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")

@@ -1,4 +1,4 @@
-"""`python -m fastzsl.reproduce`: the paper's experiments and its competitors on any data set, beside its own rows."""
+"""`python -m fastzsl.reproduce`: the paper's experiments on any data set, compared with its published figures."""
 
 from __future__ import annotations
 
@@ -51,24 +51,23 @@ class Settings:
         datasets: any of shapes, folder, awa1, awa2, cub, sun, apy, flo.
         root: folder of the data; for "folder" itself, for the benchmarks the one that holds them.
         features: folder with NAME.h5 for each benchmark, feature maps as `python -m fastzsl.extract` makes
-            them; without it they are the pooled features of res101.mat, on which attention has nothing to
-            choose from.
-        out: where everything is left.
-        seeds: repetitions. On shapes each has classes and images of its own.
-        first_seed: of the repetitions.
+            them; default: the pooled features of res101.mat, with a single region for each image, so that
+            attention has no effect.
+        out: output folder.
+        seeds: number of repetitions. On shapes each has its own classes and images.
+        first_seed: seed of the first repetition.
         splits: "fixed" keeps a data set's own split, "random" draws other unseen classes with every seed.
-        methods: "all", methods by name, or parts of the paper's model taken away (no-sr, no-ma, decoupled); the
+        methods: "all", names of methods, or the paper's model without a part (no-sr, no-ma, decoupled); the
             full model is always trained.
-        search: choose the settings of every row on held-out seen classes, so many settings for each; 0 takes the
-            defaults.
-        budget: take every method's documented cheap settings, and start no row after this time (30m, 2h); what was
-            left out is said in the table.
-        distractors: also T1 over these numbers of distractor objects, attention against pooling (shapes
-            only).
-        sweep: also H on held-out seen classes against alpha and eta, with the first seed.
+        search: number of settings to try for each row on held-out seen classes; 0 uses the defaults.
+        budget: use every method's documented cheap settings, and start no row after this time (30m, 2h); the table
+            names the rows that were left out.
+        distractors: also measure T1 for these numbers of distractor objects, with attention and with pooling
+            (shapes only).
+        sweep: also measure H on held-out seen classes for several alpha and eta, with the first seed.
         config: settings from a run's config.yaml.
         set: settings as NAME=VALUE, after those of --config.
-        workers: trainings side by side; 0 is one a core.
+        workers: number of trainings at the same time; 0 is one per core.
     """
 
     datasets: tuple[str, ...] = ("shapes",)
@@ -98,7 +97,7 @@ class Settings:
             raise UserError(f"--workers is {self.workers}; wanted 0 to 1024")
         if not 0 <= self.search <= 100_000:
             raise UserError(f"--search is {self.search}; wanted 0 or more")
-        self.seconds()  # a wrong --budget is told at once
+        self.seconds()  # so that a wrong --budget is reported at once
 
     def seconds(self) -> float:
         """The budget in seconds, infinite if there is none.
@@ -115,10 +114,10 @@ class Settings:
 
 
 def reproduce(settings: Settings, console: Console | None = None) -> Experiment:
-    """Run the experiments and leave tables, figures and report in `settings.out`.
+    """Run the experiments and write tables, figures and report to `settings.out`.
 
     Raises:
-        UserError: anything in the input that the user can mend.
+        UserError: anything wrong with the input.
     """
     console = console or open_console()
     base = base_settings(settings.config, None, settings.set)
@@ -163,7 +162,7 @@ def reproduce(settings: Settings, console: Console | None = None) -> Experiment:
 
 
 class _DataSets:
-    """Data sets with their features, the last few kept."""
+    """Data sets with their features; the last few are kept in memory."""
 
     def __init__(self, base: RunSettings, progress: ProgressBars) -> None:
         self._device = Fabric(accelerator=base.run.accelerator, devices=1).device
@@ -284,7 +283,7 @@ def _sweeps(
 def _save_results(
     experiment: Experiment, settings: Settings, base: RunSettings, left_out: dict[str, list[str]]
 ) -> None:
-    """results.json: every figure of every training, and what was chosen on what."""
+    """results.json: every figure of every training, and the data on which each value was chosen."""
     rows = [
         {
             "dataset": r.training.dataset,

@@ -52,10 +52,10 @@ class, split (seen or unseen) and one for each attribute.
 
 
 def train(settings: Settings, console: Console | None = None) -> RunFolder:
-    """Run the whole: data, features, training, gamma, evaluation. Returns the run folder.
+    """Run everything: data, features, training, gamma, evaluation. Returns the run folder.
 
     Raises:
-        UserError: anything in the input that the user can mend.
+        UserError: anything wrong with the input.
     """
     console = console or open_console()
     fabric = launch(settings)
@@ -85,7 +85,7 @@ def _run(settings: Settings, fabric: Fabric, run: RunFolder, console: Console) -
         data, backbone = first_then_others(fabric, lambda: prepare(settings, fabric.device, progress))
         if fabric.is_global_zero:
             run.begin(settings, data, _features_of(data, backbone))
-        fabric.barrier()  # nobody looks for a checkpoint before an old one is gone
+        fabric.barrier()  # an old checkpoint must be removed before any process looks for one
         settings = _with_chosen_epochs(settings, data, fabric, run, progress)
         model = _fit(settings, data, fabric, backbone, run, progress)
         if fabric.is_global_zero:
@@ -106,7 +106,7 @@ def _features_of(data: ZeroShotDataset, backbone: Backbone | None) -> dict[str, 
 def _with_chosen_epochs(
     settings: Settings, data: ZeroShotDataset, fabric: Fabric, run: RunFolder, progress: Progress
 ) -> Settings:
-    """The epochs that suit held-out seen classes best; gamma comes with them and is kept in gamma.json."""
+    """The number of epochs that is best on held-out seen classes; it is saved with its gamma in gamma.json."""
     if not settings.protocol.choose_epochs:
         return settings
     if fabric.world_size > 1:
@@ -167,7 +167,7 @@ def _fit(
 def _gamma(
     settings: Settings, data: ZeroShotDataset, fabric: Fabric, run: RunFolder, progress: Progress
 ) -> float:
-    """Chosen once and kept in gamma.json, so that a resumed run does not train the folds again."""
+    """Choose gamma once and save it in gamma.json, so that a resumed run does not train the folds again."""
     if run.gamma.exists():
         return run.load_gamma()
     folds = settings.protocol.gamma_folds if settings.method.calibrated else 0
@@ -200,7 +200,7 @@ def _report(
     gamma: float,
     console: Console,
 ) -> None:
-    """Evaluate, leave results.json and the figures, print the table."""
+    """Evaluate, write results.json and the figures, and print the table."""
     scores = test_scores(model, data)
     results = evaluate(scores, gamma)
     where = localisation(model, data, data.test_unseen)

@@ -45,8 +45,7 @@ class Settings:
         dataset: shapes, folder, or a benchmark.
         root: folder of the data.
         features: folder with NAME.h5 for a benchmark, as `python -m fastzsl.extract` makes them.
-        out: where everything is left; default runs/tune-<dataset>, with the method's name where it is not the
-            default one.
+        out: output folder; default runs/tune-<dataset>, with the method's name if it is not the default method.
         method: the method to tune.
         grid: NAME=VALUE,VALUE,... in the order in which they are settled; default: the method's own grid.
         folds: parts of the seen classes.
@@ -58,7 +57,7 @@ class Settings:
         seed: of the folds.
         config: settings to start from, a run's config.yaml.
         set: settings as NAME=VALUE, after those of --config.
-        workers: trainings side by side; 0 is one a core.
+        workers: number of trainings at the same time; 0 is one per core.
     """
 
     dataset: str = "shapes"
@@ -87,10 +86,10 @@ class Settings:
 
 
 def tune(settings: Settings, console: Console | None = None) -> Selection:
-    """Search, and leave config.yaml, trials.csv and selection.json.
+    """Search, and write config.yaml, trials.csv and selection.json.
 
     Raises:
-        UserError: anything in the input that the user can mend.
+        UserError: anything wrong with the input.
     """
     console = console or open_console()
     base = base_settings(settings.config, settings.method, settings.set)

@@ -1,4 +1,4 @@
-"""Output for people: nothing in a name is taken for markup, and progress shows in a log file too."""
+"""Output for people: names are never read as markup, and progress also shows in a log file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 LOG_SECONDS = 10.0
-"""Where the output is no terminal, a line is printed after so many seconds."""
+"""Seconds between two lines of progress if the output is not a terminal."""
 
 
 def open_console(*, stderr: bool = False, quiet: bool = False) -> Console:
@@ -18,12 +18,12 @@ def open_console(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 def printable(text: str) -> str:
-    """A text in which control characters, terminal escapes among them, stand as `\\x1b` and the like."""
+    """The text with control characters, such as terminal escapes, written as `\\x1b` and so on."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class ProgressBars(Progress):
-    """Bars with counts and times on a terminal; a line every ten seconds where the output is none."""
+    """Bars with counts and times on a terminal; on other outputs a line every ten seconds."""
 
     def __init__(self, console: Console) -> None:
         columns = (

@@ -1,4 +1,4 @@
-"""How an entry point ends: one line of error and exit code 2, or a traceback for a fault of ours."""
+"""How an entry point ends: one line and exit code 2 for wrong input, a traceback for a bug of the package."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ R = TypeVar("R")
 def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate an entry point: a `UserError` or a full disk becomes one line on stderr and exit code 2.
 
-    Of several processes the first one prints it, see `fastzsl.command.processes`. Characters that the output's
-    encoding lacks are printed as escapes.
+    If there are several processes, the first one prints it, see `fastzsl.command.processes`. Characters that the
+    output's encoding does not have are printed as escapes.
     """
 
     @functools.wraps(main)
@@ -35,7 +35,7 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
         except MemoryError as error:
             message = f"not enough memory ({error or 'smaller sizes need less'})"
         except BrokenPipeError:
-            sys.stderr.close()  # whoever read the output has gone
+            sys.stderr.close()  # the reader of the output has ended
             raise SystemExit(0) from None
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
@@ -49,7 +49,7 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
                 raise
             message = "not enough memory; smaller sizes (--hidden, --batch-size) need less"
         except Exception:
-            processes.let_others_speak(1)  # the partner that is lost may know why
+            processes.let_others_speak(1)  # the lost process may know the reason
             raise
         processes.report(f"fastzsl: error: {printable(' '.join(message.splitlines()))}")
         raise SystemExit(2)

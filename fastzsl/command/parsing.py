@@ -17,7 +17,7 @@ from fastzsl.errors import UserError
 
 T = TypeVar("T")
 NARROWEST = 40
-"""Columns. On a narrower terminal the layout of the help would not end."""
+"""Columns. On a narrower terminal tyro's layout of the help would not terminate."""
 
 
 def parse(settings: type[T], arguments: list[str] | None, prog: str, description: str) -> T:
@@ -76,7 +76,7 @@ def _wide_enough() -> Iterator[None]:
 
 
 def _one_line(box: str) -> str:
-    """What tyro prints in a box, drawn or of spaces: what is wrong and the flags that it names, without their help."""
+    """The message that tyro prints in a box: what is wrong and the flags concerned, without their help."""
     parts: list[str] = []
     for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
         inside = line.removeprefix("│").rstrip(" │")

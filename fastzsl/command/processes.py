@@ -1,8 +1,8 @@
-"""One of several processes: when one fails, the one that knows why says so, once, and the others print nothing.
+"""Errors of several processes: the process that knows the reason prints it once; the others print nothing.
 
-Whoever started the processes ends them all when the first one fails (torchrun does). A process that only loses its
-partner, or that finds the same fault as process 0, therefore waits a while before it says anything. If nobody has
-ended it by then, the fault is its own.
+The program that started the processes (torchrun, for example) ends them all when the first one fails. So a process
+that only lost the connection to another one, or found the same error as process 0, waits before it prints anything.
+If it is still running after that time, the error is its own and it prints it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 
 PATIENCE = 5.0
-"""Seconds; torchrun looks ten times a second, and a process that ends needs about one."""
+"""Seconds to wait. torchrun checks ten times a second, and a process needs about a second to end."""
 _STARTER = os.getppid()
 
 
@@ -24,12 +24,12 @@ def first() -> bool:
 
 
 def alone() -> bool:
-    """Whether there are no others."""
+    """Whether this is the only process."""
     return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def let_others_speak(code: int) -> None:
-    """Return after `PATIENCE` seconds, unless ended before; exit with `code` if who started this is gone."""
+    """Wait `PATIENCE` seconds in which this process may be ended; exit with `code` if its parent has ended."""
     if alone():
         return
     deadline = time.monotonic() + PATIENCE
@@ -40,7 +40,7 @@ def let_others_speak(code: int) -> None:
 
 
 def report(message: str) -> None:
-    """A line on stderr, now if this is process 0, and for the summary that torchrun prints at the end."""
+    """Print a line on stderr, at once if this is process 0, and record it for torchrun's summary at the end."""
     if not first():
         let_others_speak(2)
     print(message, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The command line of a run: --method first, for it decides which flags there are, then --config, then the flags."""
+"""The command line of a run. --method is read first, because it decides which flags exist, then --config and flags."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def base_settings(file: Path | None, method: str | None, assignments: Sequence[s
     """Settings that an experiment starts from: defaults or a file, a method, and NAME=VALUE on top.
 
     Raises:
-        UserError: an unknown setting, or a value that is none.
+        UserError: an unknown setting, or a value that the setting does not take.
     """
     settings = load_settings(file) if file else Settings()
     if method and method != settings.method.name:
@@ -98,7 +98,7 @@ def _first_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _flat_form(settings: Settings) -> tuple[Any, Any]:
-    """A dataclass like `Settings` whose method is of the class in use, so that its fields become flags."""
+    """A dataclass like `Settings` with the chosen method's class as its method, so that the fields become flags."""
     groups = {f.name: getattr(settings, f.name) for f in fields(settings)}
     kind = make_dataclass(
         "RunSettings",

@@ -1,4 +1,4 @@
-"""Class sets that outgrow one device: scores, losses and rankings with the classes sharded over processes."""
+"""Class sets too large for one device: scores, losses and rankings with the classes sharded over processes."""
 
 from fastzsl.distributed.classes import (
     attended_scores,

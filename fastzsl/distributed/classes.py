@@ -1,9 +1,9 @@
-"""`attended_scores` and the paper's losses with the classes sharded over processes, equal to the unsharded.
+"""`attended_scores` and the paper's losses with the classes sharded over processes; the results are the same.
 
-Each process holds the rows of K and H of its own classes (`class_shard`), and scores (B, C_own) that never
-leave it. The images' regions are on every process, or each process has its own images and they are
-gathered. The scores of all C classes are nowhere: the softmax of equation 4 needs their maximum and sum only,
-B numbers each.
+Each process holds the rows of K and H of its own classes (`class_shard`), and their scores (B, C_own), which are
+never sent. Either every process has the regions of all images, or each process has its own images and the regions
+are gathered. No process has the scores of all C classes: the softmax of equation 4 needs only their maximum and
+their sum, B numbers each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fastzsl.distributed.collectives import (
 
 
 def class_shard(classes: int, group: Group = None) -> slice:
-    """The classes of this process: contiguous, as equal as can be, the first processes having one more.
+    """The classes of this process: a contiguous range; the first processes have one more if P does not divide C.
 
     Raises:
         ValueError: fewer classes than processes.
@@ -56,8 +56,8 @@ def attended_scores(
 ) -> Tensor:
     """Columns of `fastzsl.ops.attended_scores` that belong to this process's classes.
 
-    Gradients are exact: those of queries and class_embeddings are the rows of the unsharded gradient, those
-    of regions, decoder_weight and decoder_bias come out whole, alike on every process.
+    Gradients are exact. Those of queries and class_embeddings are this process's rows of the unsharded gradient. Those
+    of regions, decoder_weight and decoder_bias are complete and equal on every process.
 
     Args:
         regions: X (B, T, d), the same on every process; with `own_images` (B / P, T, d), this process's
@@ -66,7 +66,7 @@ def attended_scores(
         decoder_weight, decoder_bias: W (m, d) and b (m,) or None, the same on every process.
         class_embeddings: K of this process's classes (C_own, m).
         similarity, scale, backend: as unsharded.
-        own_images: gather the regions; their gradient then goes back to the images' process.
+        own_images: gather the regions; their gradient then returns to the process that has the image.
         group: the processes that share the classes.
 
     Returns:
@@ -154,7 +154,7 @@ def manifold_alignment(
     """Equation 5, the mean of (H H^T - K K^T)² over all C² pairs, without any C × C matrix.
 
     ‖HHᵀ - KKᵀ‖² = ‖HᵀH‖² - 2‖HᵀK‖² + ‖KᵀK‖², and those three sums over classes are sums over shards:
-    d² + dm + m² numbers travel, whatever C is. They cancel where both graphs agree, so they are in float64.
+    d² + dm + m² numbers are sent, for any C. Large terms cancel if both graphs agree, so the sums are in float64.
 
     Args:
         queries: H of this process's classes (C_own, d).
@@ -178,7 +178,7 @@ def semantic_reconstruction(
 ) -> Tensor:
     """Equation 6, the mean over all C classes of ‖k - h_d(h_e(k))‖², from this process's rows.
 
-    One number travels. The gradient of a decoder used for `reconstructed` is this process's part: see
+    One number is sent. The gradient of the decoder that computed `reconstructed` is only this process's part, see
     `sum_gradients`.
     """
     return all_reduce_with_grad((reconstructed - class_embeddings).square().sum(), group) / classes
@@ -189,13 +189,13 @@ def top_classes(scores: Tensor, count: int, classes: int, group: Group = None) -
 
     Args:
         scores: (B, C_own).
-        count: how many; all classes if there are fewer.
+        count: number of classes to return; all classes if there are fewer.
         classes: C, the number of all classes, sharded as by `class_shard`.
         group: the processes that share the classes.
 
     Returns:
-        values (B, count) and class ids (B, count), best first, the same on every process; of equal scores
-        the lower id wins.
+        values (B, count) and class ids (B, count), best first, the same on every process. Equal scores are in the
+        order of their ids.
     """
     own = class_shard(classes, group)
     processes = dist.get_world_size(group)

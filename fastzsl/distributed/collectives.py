@@ -1,7 +1,7 @@
-"""The few collectives that sharding needs, with their gradients, and a count of what they move.
+"""The collectives that sharding needs, with their gradients, and a count of the bytes that they send.
 
-Each is the other's adjoint: the gradient of a gather is a scattered sum, that of using one tensor on every
-process is a sum over the processes.
+The gradient of a gather is a reduce-scatter. The gradient of a tensor that every process uses is the sum of their
+gradients.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_t
 
 @dataclass
 class Traffic:
-    """Bytes that one process must send in the collectives made so far, by the ring algorithms' count.
+    """Bytes that one process sends in the collectives so far, as ring algorithms do it.
 
-    An all-reduce of n bytes over P processes sends 2n(P-1)/P; a gather to n bytes, or a scattered sum of n
-    bytes, n(P-1)/P: the least that any algorithm can do.
+    An all-reduce of n bytes over P processes sends 2n(P-1)/P. A gather to n bytes, or a reduce-scatter of n bytes,
+    sends n(P-1)/P. No algorithm can send less.
     """
 
     sent: dict[str, float] = field(default_factory=dict)
@@ -73,7 +73,7 @@ def all_reduce(tensor: Tensor, group: Group = None, op: Any = dist.ReduceOp.SUM)
 
 
 def all_gather(tensor: Tensor, group: Group = None) -> Tensor:
-    """Every process's tensor, all of one shape, concatenated along the first dimension, outside autograd."""
+    """The tensors of all processes, all of one shape, concatenated along the first dimension, outside autograd."""
     tensor = tensor.detach().contiguous()
     gathered = tensor.new_empty(dist.get_world_size(group) * tensor.shape[0], *tensor.shape[1:])
     _gather(gathered, tensor, group)
@@ -119,29 +119,29 @@ class _AllReduce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None  # the sum is used alike by every process, which each hold its whole gradient
+        return grad, None  # every process uses the sum in the same way, so each has its complete gradient
 
 
 def replicate(tensor: Tensor, group: Group = None) -> Tensor:
-    """A tensor that all processes hold alike and each uses with its own shard: its gradient is their sum."""
+    """A tensor that is equal on all processes and used by each with its own shard; its gradient is summed."""
     return _Replicate.apply(tensor, group)
 
 
 def all_gather_with_grad(tensor: Tensor, group: Group = None) -> Tensor:
-    """All processes' rows, each process's gradient summed back to the rows' owner."""
+    """The rows of all processes; the gradients of a row are summed and returned to the process that has the row."""
     return _AllGather.apply(tensor, group)
 
 
 def all_reduce_with_grad(tensor: Tensor, group: Group = None) -> Tensor:
-    """The sum of what each process has of a value that all then use alike."""
+    """The sum over the processes of their parts of a value; every process then uses the sum in the same way."""
     return _AllReduce.apply(tensor, group)
 
 
 def sum_gradients(parameters: Iterable[Tensor], group: Group = None) -> None:
-    """Sum the gradients of parameters that all processes hold alike but each used on its own classes.
+    """Sum the gradients of parameters that are equal on all processes, but were used by each on its own classes.
 
-    The encoder is one: h_e(K) is computed for a process's own rows of K. Call it once after `backward`. All
-    gradients travel in one all-reduce.
+    The encoder has such parameters: each process computes h_e(K) for its own rows of K. Call this once after
+    `backward`. All gradients are sent in one all-reduce.
     """
     grads = [p.grad for p in parameters if p.grad is not None]
     if not grads:

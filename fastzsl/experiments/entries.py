@@ -1,4 +1,4 @@
-"""The rows of an experiment: methods, and the paper's model with a part taken away."""
+"""The rows of an experiment: methods, and the paper's model without a part."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Entry:
 
     Attributes:
         name: on the command line.
-        label: in the tables, the paper's where it has one.
+        label: in the tables; the paper's label if it has one.
         method: name of the method.
         changes: settings that differ from those that the experiment starts from.
-        claim: what the paper says of the part that is missing here.
+        claim: the paper's claim about the part that is missing here.
     """
 
     name: str
@@ -34,9 +34,9 @@ class Entry:
         """The settings of this row.
 
         Args:
-            settings: where the experiment starts. A setting of its method holds for every row whose method is of
+            settings: where the experiment starts. The settings of its method apply to every row whose method is of
                 the same family; other methods start from their defaults.
-            budget: take the method's documented cheap settings.
+            budget: use the method's documented cheap settings.
         """
         cls, base = METHODS[self.method], settings.method
         values: dict[str, Any] = dict(cls.budget) if budget else {}

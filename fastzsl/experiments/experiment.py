@@ -1,4 +1,4 @@
-"""All trainings of an experiment, and their figures put together: data set × entry × seed."""
+"""All trainings of an experiment, and their figures: data set × entry × seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Training:
         settings: with the entry's method and the seed.
         trial: the training on the real problem.
         folds: trainings on held-out seen classes; they see no test image.
-        tried: settings that were tried on held-out seen classes before, 1 where they were given.
+        tried: number of settings that were compared on held-out seen classes before; 1 if nothing was searched.
     """
 
     dataset: str
@@ -77,7 +77,7 @@ class Experiment:
         return sorted(own, key=lambda r: r.training.seed)
 
     def figures(self, dataset: str, entry: str, name: str) -> list[float]:
-        """One figure of `Results`, or of the trial's diagnostics, a value a seed."""
+        """One figure of `Results` or of the trial's diagnostics, one value for each seed."""
         values = [
             getattr(r.results, name) if hasattr(r.results, name) else r.trial_result.diagnostics.get(name)
             for r in self.of(dataset, entry)
@@ -89,7 +89,7 @@ def plan(dataset: str, entry: Entry, settings: Settings, data: ZeroShotDataset, 
     """A training and its trials; gamma is chosen on the same problems as in `python -m fastzsl.train`.
 
     Args:
-        settings: of the row, `entry.configure` as a rule.
+        settings: of the row, usually from `entry.configure`.
         data: the full data set.
     """
     count = settings.protocol.gamma_folds if settings.method.calibrated else 0

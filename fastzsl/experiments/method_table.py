@@ -1,4 +1,4 @@
-"""One table with a row a method: measured beside published, differences to the best, and what it costs."""
+"""One table with a row for each method: measured and published figures, difference to the best, and cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def method_table(
     """Every entry on one data set, the best T1 first.
 
     Args:
-        left_out: data set -> rows that were not run for lack of time.
+        left_out: data set -> rows that were not run because the time was over.
     """
     names = [e.name for e in experiment.entries if experiment.of(dataset, e.name)]
     T1 = {name: experiment.figures(dataset, name, "T1") for name in names}

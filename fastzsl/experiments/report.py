@@ -1,4 +1,4 @@
-"""The report of an experiment: tables, figures and galleries in one HTML file, figures as PNG beside it."""
+"""The report of an experiment: tables, figures and galleries in one HTML file, and the figures as PNG files."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def write_experiment_report(
 
     Args:
         out: folder for both.
-        experiment: what was measured.
+        experiment: the measured figures.
         tables: shown first.
-        trials: where the models are.
+        trials: where the models are saved.
         datasets: name in the tables -> the data set of its first repetition.
         curve: `shapes` with other numbers of distractors, the number in place of the data set's name.
         sweeps: data set -> H against alpha and eta.

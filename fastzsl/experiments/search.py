@@ -28,11 +28,11 @@ def search_entry(
     label: str,
     out: Path,
 ) -> Selection:
-    """Try the entry's own settings and others of its method's grid, `limit` in all, on three folds of the seen classes.
+    """Compare `limit` settings on three folds of the seen classes: the entry's own, and others of its method's grid.
 
     Args:
-        settings: of the row, `entry.configure` as a rule.
-        out: folder for <label>-search.csv, everything that was tried.
+        settings: of the row, usually from `entry.configure`.
+        out: folder for <label>-search.csv, which lists everything that was tried.
     """
     grid = {k: v for k, v in settings.method.grid.items() if k not in entry.changes}
     run = functools.partial(run_trials, table=table, workers=workers, progress=progress, label=label)

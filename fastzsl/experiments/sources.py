@@ -34,9 +34,8 @@ def data_settings(base: Settings, name: str, root: Path | None, features: Path |
 def seeded(settings: Settings, seed: int, random_splits: bool) -> Settings:
     """The settings of one repetition.
 
-    Every repetition of `shapes` has classes, images and split of its own. Another data set keeps its
-    published split, on which only the initial weights and the order of the images change, unless
-    `random_splits`.
+    Every repetition of `shapes` has its own classes, images and split. Another data set keeps its published split, and
+    only the initial weights and the order of the images change, unless `random_splits`.
     """
     if settings.data.dataset == "shapes":
         return settings.changed(seed=seed, data_seed=seed)

@@ -37,7 +37,7 @@ class PairedDifference:
 
     @property
     def significant(self) -> bool:
-        """The interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -46,8 +46,8 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two methods that were run on the same seeds, in the same order.
 
-    Pairs take out what a split is easy or hard for both; the interval is about seeds and splits, the images
-    of a split being given.
+    Pairing removes how easy or hard a split is for both methods. The interval is over seeds and splits; the images of
+    a split are taken as fixed.
 
     Raises:
         ValueError: different numbers of values.

@@ -1,4 +1,4 @@
-"""H against alpha and eta, on held-out seen classes: how the weights are chosen, how much they matter."""
+"""H against alpha and eta on held-out seen classes, which shows how much these weights matter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sweep_trials(settings: Settings, data: ZeroShotDataset) -> SweepTrials:
 
 
 def sweep_rows(trials: SweepTrials, table: TrialTable) -> dict[str, list[tuple[float, float, float]]]:
-    """Setting -> (value, mean H, its deviation over the problems), at the gamma that suits all best."""
+    """Setting -> (value, mean H, its deviation over the problems), at the gamma with the highest mean H."""
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for name, values in trials.items():
         rows[name] = []

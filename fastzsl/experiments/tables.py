@@ -105,7 +105,7 @@ def differences(experiment: Experiment) -> Table:
 
 
 def attention_table(experiment: Experiment) -> Table | None:
-    """Where the attention looks, and how far the classes' attention differs (the claim behind equation 5)."""
+    """Where the attention is, and how much it differs between classes (the claim behind equation 5)."""
     rows = []
     for dataset in experiment.datasets:
         for v in experiment.entries:

@@ -1,1 +1,1 @@
-"""A trained run as a recogniser."""
+"""Recognition of images with a trained run."""

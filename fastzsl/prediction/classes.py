@@ -1,4 +1,4 @@
-"""The classes that compete for an image: the run's own, or new ones given as rows of attributes."""
+"""The classes that an image can be assigned to: the run's own, or new ones given as rows of attributes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastzsl.errors import UserError, nearest
 OWN = ("all", "unseen", "seen")
 
 Classes = str | Path | Mapping[str, Sequence[float] | Mapping[str, float]]
-"""What `classes=` takes: "all", "unseen" or "seen" for the run's own classes, the path of a table
+"""Values of `classes=`: "all", "unseen" or "seen" for the run's own classes, the path of a table
 `class,<attribute>...`, or a mapping from a new class's name to its attributes."""
 
 
@@ -26,8 +26,8 @@ class CandidateClasses:
     Attributes:
         names: C names.
         embeddings: (C, m) float32, in the units of the run's classes.csv.
-        training_ids: (C,) int64, each class's place among the training classes, -1 for one without.
-        bias: (C,) float32, added to the scores: gamma on unseen classes where seen ones compete.
+        training_ids: (C,) int64, each class's position among the training classes, -1 for other classes.
+        bias: (C,) float32, added to the scores: gamma for unseen classes if seen classes are candidates too.
         description: one line for people.
     """
 
@@ -54,7 +54,7 @@ class OwnClasses:
         self.gamma = gamma
 
     def candidates(self, classes: Classes = "all") -> CandidateClasses:
-        """Resolve what the user named.
+        """The classes that the user named.
 
         Raises:
             UserError: an unknown word, an unreadable table, or attributes that are not the run's.
@@ -112,7 +112,7 @@ class OwnClasses:
         return self._new(list(classes), torch.stack(rows), "given by attributes")
 
     def _order(self, found: list[str], what: str) -> Tensor:
-        """Places of the run's attributes in `found`, which must hold the same names in any order."""
+        """Positions of the run's attributes in `found`, which must have the same names in any order."""
         wanted, known = list(self.attributes), set(self.attributes)
         counts = f"{len(found)} attributes; the run has {len(wanted)}"
         unknown = [name for name in found if name not in known]

@@ -1,4 +1,4 @@
-"""A trained run as a recogniser: images in, classes out, the run's own or new ones."""
+"""Recognise images with a trained run, among its own classes or new ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fastzsl.protocol.scoring import place_of
 from fastzsl.training.opened import open_run
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-"""Files of a folder that are looked at; a file named by itself may have any ending."""
+"""Endings of the files of a folder that are read as images; a file named by the user may have any ending."""
 
 ImageInput = str | Path | Image.Image | np.ndarray
 """A file, a Pillow image, or a uint8 array (H, W, 3)."""
@@ -32,13 +32,13 @@ ImageInput = str | Path | Image.Image | np.ndarray
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one image was taken for.
+    """The result for one image.
 
     Attributes:
         image: the file's path, or "image N" for one given in memory.
         classes: C candidates' names.
-        scores: (C,) float32, equation 8's scores with gamma already added where it applies; empty if `error`.
-        attention: (k, h, w) float32, where the k best classes look, best first; None unless asked for.
+        scores: (C,) float32, equation 8's scores with gamma already added if it applies; empty if `error`.
+        attention: (k, h, w) float32, the attention of the k best classes, best first; None unless asked for.
         error: why the image could not be read; None if it could.
     """
 
@@ -82,11 +82,11 @@ class Recogniser:
     """A trained model, its backbone and its classes; made by `load`.
 
     Args:
-        model: with scores for region features, or with its own trained backbone inside.
-        backbone: for images; the model's own one where it was trained.
+        model: scores region features, or images if it contains its own trained backbone.
+        backbone: for images; the model's own backbone if it was trained.
         own: the run's classes and gamma.
         device: where both run.
-        half: round the backbone's features to float16, as those were stored that the model was trained on.
+        half: round the backbone's features to float16, because the model was trained on features stored so.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Recogniser:
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
-        """What a new class must be described by, in this order."""
+        """The attributes that describe a new class, in this order."""
         return self.own.attributes
 
     @property
@@ -127,9 +127,9 @@ class Recogniser:
             classes: "all" (the run's seen and unseen classes, gamma on the unseen ones), "unseen" or "seen",
                 the path of a table `class,<attribute>...` of new classes, or {name: attributes} of new
                 classes, attributes being m numbers in the order of `attribute_names` or {attribute: number}.
-            batch_size: images that pass the backbone together.
-            attention_top: keep the attention of so many best classes an image.
-            on_bad: raise for an image that cannot be read, or keep a `Prediction` with `error`.
+            batch_size: images in a step of the backbone.
+            attention_top: number of best classes whose attention is returned for each image.
+            on_bad: raise for an image that cannot be read, or return a `Prediction` with `error`.
 
         Returns:
             A `Prediction` for each image, in order.
@@ -154,7 +154,7 @@ class Recogniser:
         batch_size: int = 32,
         attention_top: int = 0,
     ) -> Iterator[Prediction]:
-        """As `predict`, batch by batch in bounded memory; bad images come as predictions with `error`."""
+        """As `predict`, batch by batch in limited memory; unreadable images give predictions with `error`."""
         with torch.inference_mode():
             device, dtype = place_of(self.model)
             descriptions = candidates.embeddings.to(device, dtype)
@@ -212,14 +212,14 @@ def load(
     """Open the folder of a finished run for prediction.
 
     Args:
-        run: folder that `python -m fastzsl.train` left.
+        run: folder that `python -m fastzsl.train` wrote.
         accelerator: "cpu", "cuda", "mps" or "auto"; default: as the run was trained.
         backbone, backbone_weights: for a run trained on a file of features, the backbone that made them;
             default: the run's own.
 
     Raises:
-        UserError: no finished run, a damaged file, a backbone that gives other features, or a device that is
-            not here.
+        UserError: no finished run, a damaged file, a backbone that gives other features, or a device that this
+            machine does not have.
 
     >>> predictor = fastzsl.load("runs/shapes")                       # doctest: +SKIP
     >>> predictor.predict("photo.jpg", classes="unseen")[0].top(3)    # doctest: +SKIP

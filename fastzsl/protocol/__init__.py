@@ -1,1 +1,1 @@
-"""Honest evaluation: metrics of the field, and choices made without test data."""
+"""Evaluation: metrics of the field, and choices made without test data."""

@@ -1,4 +1,4 @@
-"""Where a model's attention looks: on the object, and elsewhere than for other classes."""
+"""Measures of attention: whether it is on the object, and how much it differs between classes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Separation:
     """Attention over images of unseen classes.
 
     Attributes:
-        overlap: mean over images and other unseen classes c of sum_t min(A_true,t , A_c,t): 1 where every
-            class looks at the same place, 0 where no two do.
+        overlap: mean over images and other unseen classes c of sum_t min(A_true,t , A_c,t): 1 if all classes
+            attend to the same regions, 0 if no two classes share a region.
         entropy: of the true class's attention as a share of log T: 1 is uniform, 0 a single region.
     """
 

@@ -10,10 +10,10 @@ from fastzsl.protocol.metrics import TestScores, seen_unseen_curve
 
 
 def best_common_gamma(problems: Sequence[TestScores]) -> float:
-    """The gamma with the highest H on average over several problems, the middle of its stretch.
+    """The gamma with the highest mean H over several problems; the middle, if a range of gammas has it.
 
     Args:
-        problems: scores on held-out seen classes; none gives gamma 0.
+        problems: scores on held-out seen classes; without any, gamma is 0.
     """
     if not problems:
         return 0.0

@@ -1,4 +1,4 @@
-"""Which seen classes play the unseen ones: cross-validation over classes."""
+"""Cross-validation over classes: which seen classes are held out and used as unseen classes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fastzsl.errors import UserError
 
 @dataclass(frozen=True)
 class ClassFolds:
-    """K-fold cross-validation over classes: `repeats` times, the seen classes are cut into `folds` parts.
+    """K-fold cross-validation over classes: `repeats` times, the seen classes are divided into `folds` parts.
 
     Attributes:
-        folds: parts; each plays the unseen classes once.
-        repeats: how often the classes are shuffled and cut anew.
+        folds: number of parts; each is held out once.
+        repeats: how often the classes are shuffled and divided again.
         seed: of the shuffling.
     """
 
@@ -42,9 +42,9 @@ class ClassFolds:
 
 @dataclass(frozen=True)
 class ClassDraws:
-    """`count` random problems that hold out as large a share of the seen classes as the unseen ones are of all.
+    """`count` random problems. Each holds out the share of the seen classes that unseen classes have among all.
 
-    The problems on which gamma is chosen.
+    gamma is chosen on these problems.
     """
 
     count: int

@@ -11,8 +11,7 @@ from torch import Tensor
 def per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
     """Share of each class's images that were recognised.
 
-    The mean of it is the protocol's top-1: the average over the classes of the split, not over those that
-    happen to be predicted.
+    Its mean is the protocol's top-1: the average over the classes of the split, not over the predicted classes.
 
     Args:
         predicted, labels: (N,) class ids.
@@ -42,7 +41,7 @@ class TestScores:
         seen_labels, unseen_labels: their class ids.
         seen, unseen: ids of the classes.
         conventional_scores: (N_u, C_u) of test_unseen images against the unseen classes alone, for a model whose
-            scores depend on the set of classes; empty where they are columns of `unseen_scores`.
+            scores depend on the set of classes; for other models empty, because `unseen_scores` has these columns.
     """
 
     __test__ = False  # not a pytest class
@@ -108,7 +107,7 @@ class SeenUnseenCurve:
 
     @property
     def area(self) -> float:
-        """AUSUC: the area under S over U. Where both change at one gamma the corner is cut straight."""
+        """AUSUC: the area under S over U. If both change at one gamma, the points are joined by a straight line."""
         return float(torch.trapezoid(self.S, self.U))
 
     @property
@@ -120,8 +119,8 @@ class SeenUnseenCurve:
 def seen_unseen_curve(scores: TestScores) -> SeenUnseenCurve:
     """Calibrated stacking for every gamma at once.
 
-    An image is assigned to an unseen class from the gamma on at which its best unseen score overtakes its best
-    seen one; which class of a group wins does not depend on gamma. So each image has one break point.
+    Above some gamma, an image's best unseen score is higher than its best seen score, and the image is assigned to an
+    unseen class. Which unseen class that is does not depend on gamma. So each image has one break point.
     """
     seen_margin, seen_weight = _margins(scores.seen_scores, scores.seen_labels, scores.seen, scores)
     unseen_margin, unseen_weight = _margins(scores.unseen_scores, scores.unseen_labels, scores.unseen, scores)
@@ -130,7 +129,7 @@ def seen_unseen_curve(scores: TestScores) -> SeenUnseenCurve:
     lost.index_add_(0, place[: len(seen_margin)], seen_weight)
     gained.index_add_(0, place[len(seen_margin) :], unseen_weight)
     zero = torch.zeros(1, dtype=torch.float64)
-    # S is summed from the far end so that it ends at exactly 0, and U from the near one.
+    # S is summed from the last gamma, so that it ends at exactly 0; U is summed from the first.
     return SeenUnseenCurve(
         breaks, U=torch.cat([zero, gained.cumsum(0)]), S=torch.cat([lost.flip(0).cumsum(0).flip(0), zero])
     )

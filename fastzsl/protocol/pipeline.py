@@ -1,4 +1,4 @@
-"""The one place that trains and scores: for train, tune, reproduce, the choice of gamma and of epochs."""
+"""Training and scoring for train, tune and reproduce, and for the choice of gamma and of epochs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastzsl.training.fit import fit_model
 
 
 class Fitted(NamedTuple):
-    """A trained model, its scores, and the seconds that either took."""
+    """A trained model, its scores, and the seconds that training and scoring took."""
 
     model: Model
     scores: TestScores
@@ -38,7 +38,7 @@ def fit_and_score(
         backbone: only where the method trains it.
 
     Raises:
-        UserError: what the training raises.
+        UserError: raised by the training.
     """
     started = time.perf_counter()
     model = fit_model(method, data, context, backbone)
@@ -61,8 +61,8 @@ def scores_on_held_out(
         data: the full data set; the trainings get parts of it that cannot reach a test image.
         context: its checkpoint and listener are not used.
         draws: the problems.
-        new_backbone: a fresh backbone where the method trains it.
-        done: called after each.
+        new_backbone: makes a new backbone for each training, if the method trains it.
+        done: called after each problem.
     """
     guarded, found = SeenClassesOnly(data), []
     for held_out in draws.problems():

@@ -67,7 +67,7 @@ test_scores.__test__ = False  # type: ignore[attr-defined]  # not a pytest funct
 
 
 def read_inputs(model: Model, data: ZeroShotDataset, indices: Tensor) -> Tensor:
-    """What the model's scorer takes: regions or pooled features; images if it has its own backbone.
+    """The input of the model's scorer: regions or pooled features, or images if it has its own backbone.
 
     Args:
         indices: (B,) images of the data set.
@@ -104,7 +104,7 @@ def _pooled(data: ZeroShotDataset, indices: Tensor) -> Tensor:
 
 
 def _read_images(model: Model, data: ZeroShotDataset, indices: Tensor) -> Tensor:
-    """uint8 images (B, 3, H, W) as the model's backbone wants them."""
+    """uint8 images (B, 3, H, W), preprocessed for the model's backbone."""
     assert model.backbone is not None
     assert data.images is not None
     images, preprocess = data.images, model.backbone.preprocess

@@ -31,7 +31,7 @@ OBJECTIVES = ("T1", "H", "AUSUC")
 
 @dataclass(frozen=True)
 class SearchPoint:
-    """Settings that were tried, and how they did on the held-out classes.
+    """Settings that were tried, and their figures on the held-out classes.
 
     Attributes:
         changes: the settings that were searched.
@@ -50,11 +50,11 @@ class SearchPoint:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was chosen, and everything that was tried.
+    """The chosen settings, and everything that was tried.
 
     Attributes:
-        settings: those where the search started, with what was chosen.
-        gamma: chosen with it.
+        settings: those where the search started, with the chosen values.
+        gamma: chosen with them.
         objective: "T1", "H" or "AUSUC", the figure that was maximised.
         chosen_on: one sentence for the results file.
         points: in the order in which they were tried.
@@ -71,7 +71,7 @@ class Selection:
         return max(self.points, key=lambda p: getattr(p, self.objective))
 
     def save_table(self, path: Path) -> None:
-        """The table of trials as CSV, a row for every point."""
+        """The table of trials as CSV, with a row for every point."""
         names = sorted({name for p in self.points for name in p.changes})
         text = io.StringIO()
         writer = csv.writer(text)
@@ -99,20 +99,21 @@ def select(
     """Choose settings of a method: all combinations, a sample of them, or one setting after the other.
 
     Every trial is scored on held-out seen classes of the training images; a trial gets its problem from
-    `SeenClassesOnly`, whose sources raise on any other image. All trials stay in `table`, so
-    that a search that was stopped goes on where it was, and a wider grid trains only what is new.
+    `SeenClassesOnly`, whose sources raise on any other image. All trials are saved in `table`, so
+    a search that was stopped continues there, and a larger grid trains only the new points.
 
     Args:
         settings: where the search starts.
         data: the full data set.
-        grid: values to try for each setting of the method, in the order in which they are settled.
-        table: keeps the trials.
-        run: trains what the table lacks, `functools.partial(run_trials, table=table)` as a rule.
+        grid: values to try for each setting of the method, in the order in which the settings are chosen.
+        table: where the trials are saved.
+        run: trains the trials that are not in the table, usually `functools.partial(run_trials, table=table)`.
         folds: the problems to score on; three folds, once, by default.
         objective: "T1", "H" (at the gamma that suits all folds best) or "AUSUC".
         rounds: passes over the grid; a pass that changes nothing ends the search.
         full: try all combinations.
-        limit: try so many combinations, those of `settings` and others drawn from the grid; 0 does not.
+        limit: number of combinations to try, `settings` itself and others drawn from the grid; 0 searches as
+            `full` says.
 
     Raises:
         UserError: an unknown setting or objective, no rounds, or an empty list of values.
@@ -160,8 +161,8 @@ def select(
 def choose_epochs(settings: Settings, data: ZeroShotDataset, table: TrialTable, run: RunTrials) -> Selection:
     """The number of epochs among `choose_epochs`, and gamma, on the problems on which gamma is chosen.
 
-    Maximises AUSUC, which needs no gamma of its own: with few problems the H of each epoch would be measured at a
-    gamma fitted to them.
+    Maximises AUSUC, which does not depend on gamma. H would be measured at a gamma that was fitted to the same few
+    problems.
 
     Raises:
         UserError: no problem to choose on.

@@ -1,4 +1,4 @@
-"""Trainings that are kept: each in a folder named after what decides its result, none done twice."""
+"""Saved trainings. Each has a folder named after what decides its result, so none is done twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOSSES_AT_END = 10
 
 @dataclass(frozen=True)
 class Source:
-    """Where a trial's data set is found. It plays no part in the trial's identity: the data set's content does."""
+    """Where a trial's data set is found. The trial's identity depends on the data set's content, not on its place."""
 
     data: DataSettings
     features: FeatureSettings
@@ -44,7 +44,7 @@ Loader = Callable[[Source], ZeroShotDataset]
 
 @dataclass(frozen=True)
 class Trial:
-    """One training and what it is scored on.
+    """One training and the problem on which it is scored.
 
     Attributes:
         source: where the data set is found.
@@ -52,7 +52,7 @@ class Trial:
         method: with its settings.
         seed: of the training.
         held_out: the problem of held-out seen classes, or None for the real one with its test images.
-        accelerator, precision: Fabric's. The accelerator plays no part in the identity.
+        accelerator, precision: Fabric's. The accelerator is not part of the identity.
     """
 
     source: Source
@@ -95,7 +95,7 @@ class Trial:
 
 
 def _weights_identity(features: FeatureSettings) -> Any:
-    """The weights by name, or a file of them by size and time of its last change."""
+    """The identity of weights: their name, or the size and modification time of their file."""
     if features.backbone_weights in (None, "random"):
         return features.backbone_weights
     path = Path(str(features.backbone_weights))
@@ -105,7 +105,7 @@ def _weights_identity(features: FeatureSettings) -> Any:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a finished trial left.
+    """The result of a finished trial.
 
     Attributes:
         scores: of its test images, or of its held-out seen classes.
@@ -121,8 +121,8 @@ class TrialResult:
 class TrialTable:
     """A folder of finished trials, `<key>/trial.json`, `scores.safetensors` and `model.safetensors`.
 
-    A trial is there when its trial.json is, which is written last: a killed run leaves nothing that looks
-    finished, and the next run does only what is missing.
+    trial.json is written last, and a trial counts as finished only if it exists. So a killed run leaves no trial that
+    looks finished, and the next run trains only the missing ones.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -161,7 +161,7 @@ class TrialTable:
 def run_trial(trial: Trial, table: TrialTable, load: Loader | None = None, keep_model: bool = True) -> None:
     """Train one trial, score it and put it into the table.
 
-    On a CPU it takes one thread, so that its result is the same however many run side by side.
+    On a CPU it uses one thread, so that its result does not depend on how many trials run at the same time.
 
     Raises:
         UserError: the data set is no longer the one that the trial was made for.

@@ -1,4 +1,4 @@
-"""Trials side by side in processes of their own."""
+"""Train several trials at the same time, each in its own process."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ def run_trials(
     progress: Progress | None = None,
     label: str = "training",
 ) -> None:
-    """Train every trial that the table does not hold yet.
+    """Train every trial that is not in the table yet.
 
     Args:
-        trials: duplicates are trained once. Those of one problem should stand together: a process keeps what
-            they share.
-        workers: processes side by side; 0 takes one a core on the CPU and one on a GPU, 1 trains in this
-            process.
+        trials: duplicates are trained once. Trials of one problem should follow each other, because a process
+            keeps the data that they share.
+        workers: number of processes; 0 is one per core on the CPU and one on a GPU, 1 trains in this process.
         load: finds a source's data set; the default reads it with its features.
         keep_models: keep the weights of the trials on the real problem.
 
     Raises:
-        UserError: what a training raises, or a worker was killed (out of memory, most likely).
+        UserError: raised by a training, or a worker was killed (most likely because memory ran out).
     """
     waiting = [t for t in {t.key: t for t in trials}.values() if t not in table]
     table.folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +75,7 @@ def run_trials(
 
 
 def default_workers(trials: Sequence[Trial]) -> int:
-    """One process a core on the CPU (a step is too small to share), one where a GPU does the work."""
+    """One process per core on the CPU, because a step is too small for several threads; one process on a GPU."""
     chosen = {t.accelerator for t in trials}
     on_gpu = torch.cuda.is_available() and chosen & {"auto", "cuda", "gpu"}
     return 1 if on_gpu else usable()
@@ -86,8 +85,8 @@ def default_workers(trials: Sequence[Trial]) -> int:
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh processes of one thread each, so that their threads do not wait for each other.
 
-    They keep the memory that they free. glibc would give a batch back to the system and ask for it again in every
-    step, a sixth of a training's time.
+    The processes keep freed memory. Otherwise glibc returns the memory of a batch to the system and requests it again
+    in every step, which takes a sixth of a training's time.
     """
     settings = {  # read when a worker starts
         "OMP_NUM_THREADS": "1",

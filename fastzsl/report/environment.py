@@ -1,4 +1,4 @@
-"""What this installation has, what is missing, and what that costs."""
+"""What this installation has, what it lacks, and what follows from that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figure 2a: where the attention of the true class and of three other classes looks, as small images."""
+"""Figure 2a: the attention of the true class and of three other classes, as small images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tile:
     """One small image.
 
     Attributes:
-        caption: the class whose attention it shows, or what else it is.
+        caption: the class whose attention it shows, or another description.
         kind: "image", "true" or "negative".
         image: RGB.
     """
@@ -39,7 +39,7 @@ class Tile:
 
     @property
     def uri(self) -> str:
-        """As a data URI, for a page that fetches nothing."""
+        """As a data URI, so that the page needs no other file."""
         file = io.BytesIO()
         self.image.save(file, "JPEG", quality=82)
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
@@ -51,8 +51,8 @@ class Exhibit:
 
     Attributes:
         true: name of the class.
-        verdict: what the model took it for among the unseen classes.
-        right: whether that is true.
+        verdict: the class that the model predicts among the unseen classes.
+        right: whether the prediction is right.
         tiles: the image, the true class's attention, three negatives' attention.
     """
 
@@ -65,8 +65,8 @@ class Exhibit:
 def gallery(
     model: Model, data: ZeroShotDataset, scores: TestScores, count: int = 6, negatives: int = 3
 ) -> list[Exhibit]:
-    """Exhibits for `count` unseen images, spread over the classes; the negatives are the highest-scored
-    others.
+    """Exhibits for `count` images of unseen classes, of as many classes as possible. The three other classes are those
+    with the highest scores.
 
     Attention is scaled up bilinearly from the regions' grid to the image's size, as in the paper. Empty
     where the data set has no images, or the model no attention.
@@ -100,7 +100,7 @@ def gallery(
 
 
 def overlay(image: Image.Image, attention: Tensor, mask: np.ndarray | None) -> Image.Image:
-    """A small copy of the image under the attention, the object outlined in white where it is known."""
+    """A small copy of the image overlaid with the attention; the object is outlined in white if it is known."""
     small = _shrink(image)
     blended = heatmap_overlay(small, torch.from_numpy(upsample(attention, small.height, small.width)))
     if mask is None:
@@ -120,7 +120,7 @@ def _shrink(image: Image.Image) -> Image.Image:
 
 
 def save_gallery(exhibits: list[Exhibit], path: Path, title: str) -> None:
-    """The gallery as one PNG, a row an image."""
+    """The gallery as one PNG, with one row for each image."""
     columns = max(len(e.tiles) for e in exhibits)
     figure, rows = plt.subplots(
         len(exhibits), columns, figsize=(1.75 * columns, 2.0 * len(exhibits) + 0.4), layout="constrained",

@@ -1,4 +1,4 @@
-"""Attention laid over an image, in the image's own size."""
+"""Attention as an overlay on an image, in the image's own size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Self-contained HTML reports: one file, no script, no request, to be sent to a colleague."""
+"""Self-contained HTML reports: one file without scripts and without requests to other addresses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _templates = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure with its words.
+    """A figure with its explanation.
 
     Attributes:
         heading, text: what it shows and how to read it.
@@ -40,7 +40,7 @@ class Chart:
 
 
 def chart(heading: str, text: str, plot: Plot | None) -> list[Chart]:
-    """A list of one chart, or of none, so that missing ones vanish when lists are added."""
+    """A list of the chart, or an empty list if there is none, so that lists of charts can be added."""
     if plot is None:
         return []
     image = base64.b64encode(plots.svg(plot).encode()).decode()
@@ -49,7 +49,7 @@ def chart(heading: str, text: str, plot: Plot | None) -> list[Chart]:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: a heading, words, tables, charts, images; whatever is empty is left out."""
+    """A part of a report: a heading, text, tables, charts and images; empty parts are left out."""
 
     heading: str
     text: str = ""
@@ -71,9 +71,9 @@ def write_report(
     Args:
         path: of the HTML file.
         title: the first line.
-        summary: sentences that a person who does not know the code understands.
+        summary: sentences that can be understood without knowing the code.
         sections: in their order.
-        configuration, environment: shown at the end, folded.
+        configuration, environment: shown at the end, collapsed.
     """
     text = _templates.get_template("report.html.j2").render(
         title=title,

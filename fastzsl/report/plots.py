@@ -1,4 +1,4 @@
-"""Curves of the experiments, as matplotlib figures that read well in print and on a phone."""
+"""Curves of the experiments, as matplotlib figures that are readable in print and on a phone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastzsl.protocol.metrics import TestScores, generalised, per_class_accuracy
 
 matplotlib.use("Agg")
 warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks
-matplotlib.rcParams["text.parse_math"] = False  # names come from users: a dollar is a dollar
+matplotlib.rcParams["text.parse_math"] = False  # names come from users: a dollar sign starts no formula
 
 SEEN, UNSEEN, BOTH, GREY = "#47729e", "#d1603d", "#3b7d5a", "#9aa3ad"
 SIZE = (5.4, 3.5)
@@ -29,7 +29,7 @@ NOT_LOSSES = ("step", "lr", "epoch", "data_wait")
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG text, the same bytes for the same data; the figure is closed."""
+    """The figure as SVG text; the same data give the same bytes. Closes the figure."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "fastzsl"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -61,7 +61,7 @@ def loss_curves(metrics: Path) -> Figure | None:
 
 
 def _records(metrics: Path) -> list[dict[str, float]]:
-    """The whole lines of metrics.jsonl."""
+    """The complete lines of metrics.jsonl."""
     records = []
     for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError):
@@ -172,7 +172,7 @@ def confusion(data: ZeroShotDataset, scores: TestScores) -> Figure:
 
 
 def bars(title: str, methods: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure | None:
-    """Methods side by side, each repetition a dot; None for fewer than two.
+    """Methods side by side, with a dot for each repetition; None for fewer than two methods.
 
     Args:
         title: above the axes.
@@ -254,6 +254,6 @@ def _clean(figure: Figure) -> Figure:
 
 
 def _short(name: str, length: int = 26) -> str:
-    """Class names without what matplotlib would read as mathematics, cut where they are long."""
+    """Class names without characters that matplotlib reads as mathematics; long names are cut."""
     plain = name.replace("$", r"\$")
     return plain if len(plain) <= length else plain[: length - 1] + "…"

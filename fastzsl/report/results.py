@@ -9,7 +9,7 @@ from fastzsl.report.tables import Table
 
 
 def results_table(results: Results, where: Localisation | None, data: ZeroShotDataset) -> Table:
-    """Every figure with what it is."""
+    """Every figure with its meaning."""
 
     def percent(value: float) -> str:
         return f"{100 * value:.1f} %"
@@ -37,7 +37,7 @@ def results_table(results: Results, where: Localisation | None, data: ZeroShotDa
 
 
 def summarise(results: Results, where: Localisation | None, data: ZeroShotDataset) -> list[str]:
-    """The result in sentences for somebody who does not know the field."""
+    """The result in sentences for a reader who does not know the field."""
     unseen = len(data.unseen)
     sentences = [
         f"The model was trained on images of {len(data.seen)} classes. It was then shown images of {unseen} other "

@@ -1,4 +1,4 @@
-"""What a run shows of itself: report.html, attention.png, accuracy.png."""
+"""The report of a run: report.html, attention.png, accuracy.png."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def write_run_report(
         run: the run folder, with metrics.jsonl.
         model, data, settings: of the run.
         scores, results: of its test images.
-        where: the attention against the objects' masks, where they are known.
-        chosen_on: what was chosen on what, in words.
+        where: the attention compared with the objects' masks, if they are known.
+        chosen_on: a sentence that names what was chosen, and on which data.
         environment: `fastzsl.report.environment.environment()`.
 
     Returns:

@@ -22,7 +22,7 @@ class Table:
         caption: a sentence or two.
         header: names of the columns.
         rows: cells as text.
-        marked: indices of rows that are the paper's, not ours.
+        marked: indices of the paper's rows; the other rows are measured.
     """
 
     name: str

@@ -25,7 +25,7 @@ def fit_model(
         backbone: only where the method trains it.
 
     Raises:
-        UserError: what the training raises.
+        UserError: raised by the training.
     """
     problem = problem_of(data, method)
     dim = backbone.feature_dim if backbone is not None else problem.feature_dim
@@ -36,9 +36,9 @@ def fit_model(
 
 
 def problem_of(data: ZeroShotDataset, method: Method) -> Problem:
-    """What the method may see of the data set; the same object for every training that may see the same.
+    """The part of the data set that the method may see. Trainings that may see the same part get the same object.
 
-    A problem keeps pooled features and statistics, which the trainings of a grid search share.
+    A problem caches pooled features and statistics, so the trainings of a grid search compute them once.
     """
     held: dict[str, Problem] | None = getattr(data, _PROBLEMS, None)
     if held is None:
@@ -53,8 +53,8 @@ def problem_of(data: ZeroShotDataset, method: Method) -> Problem:
 def _denormals_as_zero() -> Iterator[None]:
     """Flush denormal numbers to zero.
 
-    Without manifold alignment the attention ends on a single region; the weights of the others, and the
-    gradients that pass through them, are denormal numbers, with which a processor computes many times slower.
+    Without manifold alignment the attention ends on a single region. The weights of the other regions, and the
+    gradients through them, are then denormal numbers, with which a processor computes many times slower.
     """
     torch.set_flush_denormal(True)
     try:

@@ -18,9 +18,10 @@ from fastzsl.training.settings import DataSettings, FeatureSettings, Settings
 
 
 def check_names(settings: Settings) -> None:
-    """Raise `UserError` for a backbone, a folder or a file that there is not.
+    """Raise `UserError` for a backbone, a folder or a file that does not exist.
 
-    Before anything else is said of the settings: that a run has others would not help whoever mistyped one.
+    Call this before the settings are compared with those of an existing run: after a typing error, a message about
+    different settings would not help.
     """
     data, features = settings.data, settings.features
     check_backbone(features.backbone)
@@ -43,7 +44,7 @@ def open_backbone(settings: FeatureSettings) -> Backbone:
     """The backbone of the settings.
 
     Raises:
-        UserError: weights that cannot be had, or no map of several regions.
+        UserError: weights that cannot be loaded, or no map of several regions.
     """
     return load_backbone(settings.backbone, settings.backbone_weights, settings.image_size)
 

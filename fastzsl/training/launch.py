@@ -1,4 +1,4 @@
-"""One process or many: Lightning Fabric from the settings, or from what torchrun says."""
+"""One process or several: Lightning Fabric from the settings or from torchrun's environment variables."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def open_fabric(accelerator: str, precision: Any, devices: int = 1, **options: A
     Args:
         accelerator: "auto", "cpu", "cuda" or "mps".
         precision: one of Fabric's.
-        options: what else Fabric takes.
+        options: further arguments of Fabric.
 
     Raises:
         UserError: no such accelerator, or not so many devices.
@@ -68,7 +68,7 @@ def open_fabric(accelerator: str, precision: Any, devices: int = 1, **options: A
 def first_then_others(fabric: Fabric, work: Callable[[], R]) -> R:
     """Do something in one process of each machine, then in the others.
 
-    A fault leaves the barrier as a value: an exception would leave the others inside it, complaining.
+    An error is passed through the barrier as a value. An exception would leave the other processes waiting there.
     """
     result: R | Exception
     with fabric.rank_zero_first(local=True):

@@ -1,4 +1,4 @@
-"""A finished run opened again: the one way for evaluation, prediction and reports."""
+"""Open a finished run again, for evaluation, prediction and reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastzsl.training.settings import Settings, load_settings
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """What a finished run holds.
+    """The contents of a finished run.
 
     Attributes:
         folder, settings: of the run; paths are as the run was started with.
@@ -59,25 +59,25 @@ def open_run(path: Path, accelerator: str | None = None) -> OpenedRun:
     """Open the folder of a finished run.
 
     Args:
-        path: folder that `python -m fastzsl.train` left.
+        path: folder that `python -m fastzsl.train` wrote.
         accelerator: "cpu", "cuda", "mps" or "auto"; default: as the run was trained.
 
     Raises:
-        UserError: no finished run, a damaged file, or a device that is not here.
+        UserError: no finished run, a damaged file, or a device that this machine does not have.
     """
     folder, settings = find_run(path)
     gamma = folder.load_gamma()
     method = settings.method
     check_backend(getattr(method, "backend", "auto"))
     backbone = None
-    if method.trains_backbone:  # its weights are among the run's own
+    if method.trains_backbone:  # its weights are in the run's model file
         backbone = open_backbone(replace(settings.features, backbone_weights="random"))
     embedding_dim = read_classes(folder.classes)[3].shape[1]
     record = folder.load_json(folder.data)
     saved, half = record.get("feature_dim"), record.get("feature_dtype") == "float16"
     if not isinstance(saved, int) or isinstance(saved, bool) or not 0 < saved < 10**6:
         raise UserError(f"{folder.data}: feature_dim is {str(saved)[:40]!r}; wanted a whole number above 0")
-    load_tensors(folder.model)  # a damaged file is told before a device is asked for
+    load_tensors(folder.model)  # report a damaged file before an error of the device
     model = new_model(method, saved, embedding_dim, settings.run.seed, backbone)
     folder.load_model(model)
     fabric = open_fabric(accelerator or settings.run.accelerator, settings.run.precision)

@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves, and how it is opened again."""
+"""The run folder: the files that a run writes, and how they are read again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RunFolder:
         self.accuracy_figure = path / "accuracy.png"
 
     def refuse_foreign(self, settings: Settings) -> None:
-        """Raise `UserError` unless the folder is new, empty, or holds a run of these very settings."""
+        """Raise `UserError` unless the folder is new, empty, or holds a run of exactly these settings."""
         if self.config.exists():
             self._refuse_other_settings(settings)
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
@@ -51,12 +51,12 @@ class RunFolder:
             )
 
     def begin(self, settings: Settings, data: ZeroShotDataset, features: Mapping[str, Any]) -> None:
-        """Make the folder; unless the run is resumed, what an earlier run of the same settings left goes.
+        """Make the folder. Unless the run is resumed, the files of an earlier run of the same settings are removed.
 
-        Called when the data set was read and found right, so that bad input costs nobody a finished run.
+        Call this after the data set was read and checked, so that wrong input never removes a finished run.
 
         Args:
-            features: "feature_dim" d, and "feature_dtype" of the stored features where there are any.
+            features: "feature_dim" d, and "feature_dtype" if features are stored.
 
         Raises:
             UserError: the run to be resumed was started on other data.
@@ -94,7 +94,7 @@ class RunFolder:
                 )
 
     def save_model(self, model: nn.Module) -> None:
-        """model.safetensors: the model's tensors; a backbone that was not trained is not among them."""
+        """model.safetensors: the model's tensors, without a backbone that was not trained."""
         save_tensors(self.model, model.state_dict())
 
     def load_model(self, model: nn.Module) -> None:
@@ -165,16 +165,16 @@ class RunFolder:
 def _finite(number: float) -> bool:
     try:
         return math.isfinite(number)
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # a whole number that is too large for a float
         return False
 
 
 class MetricsLog:
-    """metrics.jsonl, a line a step, and the same in TensorBoard.
+    """metrics.jsonl with one line for each step, and the same values in TensorBoard.
 
     Args:
         folder: the run.
-        last_step: lines of later steps, left by a run that was stopped after its last checkpoint, are dropped.
+        last_step: lines of later steps are removed; a run that was stopped after its last checkpoint wrote them.
     """
 
     def __init__(self, folder: RunFolder, last_step: int = 0) -> None:
@@ -195,7 +195,7 @@ class MetricsLog:
 
 
 def _lines_until(metrics: Path, last_step: int) -> list[str]:
-    """The whole lines of steps up to `last_step`; the line that a stopped run was writing ends them."""
+    """The complete lines of steps up to `last_step`, without a partial last line of a stopped run."""
     kept: list[str] = []
     if not metrics.exists():
         return kept

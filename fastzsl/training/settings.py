@@ -18,7 +18,7 @@ from fastzsl.methods.settings import check_settings
 from fastzsl.training.values import plain_value
 
 FORMAT = 2
-"""Of config.yaml. 0.1.0 wrote one flat mapping without a format."""
+"""Format number of config.yaml. Version 0.1.0 wrote one flat mapping without a format."""
 LARGEST_SEED = 2**31 - 1
 
 
@@ -27,18 +27,18 @@ class DataSettings:
     """Which data set, and where it is.
 
     Args:
-        dataset: "shapes" is drawn on the fly and tests the binding of attributes; "folder" is your own
-            images; "awa1" to "flo" are the benchmarks in their proposed splits; "hdf5" is a file of feature
-            maps.
+        dataset: "shapes" is drawn by the package and tests whether attributes are found at one place; "folder" is
+            your own images; "awa1" to "flo" are the benchmarks with their proposed splits; "hdf5" is a file of
+            feature maps.
         root: folder of the data set. Of "folder": ROOT/images/<class>/* and ROOT/classes.csv with columns
             class,split,<attribute>... Of a benchmark: what xlsa17.zip unpacks to, with
             ROOT/CUB/att_splits.mat and ROOT/CUB/res101.mat.
         images: folder of a benchmark's own images; default: the pooled features of res101.mat.
         features: file of feature maps, as `python -m fastzsl.extract` makes it.
-        class_embeddings: "att", "original_att", or a .csv, .npz or .mat file of one's own (word vectors).
+        class_embeddings: "att", "original_att", or your own .csv, .npz or .mat file (word vectors, for example).
         distractors: other objects in each image of "shapes".
         data_seed: classes, images and splits of "shapes"; split of the seen images of "folder".
-        class_split: draw which classes are unseen from this seed, instead of the data set's own split.
+        class_split: seed that draws which classes are unseen, instead of the data set's own split.
         skip_bad_images: leave out images that cannot be read, and count them, instead of stopping.
     """
 
@@ -66,12 +66,12 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What turns images into region features.
+    """The backbone, which computes region features from images.
 
     Args:
         backbone: efficientnet_lite0 (weights come with pip), any torchvision name, or timm/NAME.
         backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
-        image_size: side in pixels of the square images that the backbone sees; default: that of its weights. Twice
+        image_size: side in pixels of the square images that the backbone gets; default: that of its weights. Twice
             the side gives four times the regions.
     """
 
@@ -86,12 +86,12 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class ProtocolSettings:
-    """What is chosen on held-out seen classes.
+    """Choices on held-out seen classes.
 
     Args:
-        gamma_folds: problems of held-out seen classes trained to choose gamma; 0 leaves it at 0.
-        choose_epochs: choose the epochs among these on held-out seen classes, before the training; each costs
-            gamma_folds trainings, which then choose gamma too.
+        gamma_folds: number of problems of held-out seen classes on which gamma is chosen; with 0, gamma is 0.
+        choose_epochs: numbers of epochs, one of which is chosen on held-out seen classes before the training. Each
+            needs gamma_folds trainings, which are then also used to choose gamma.
     """
 
     gamma_folds: int = 3
@@ -108,9 +108,9 @@ class RunSettings:
     """Where and how it runs.
 
     Args:
-        seed: initial weights, order of the images, held-out classes.
+        seed: decides initial weights, order of the images and held-out classes.
         out: run folder; default runs/<dataset>.
-        resume: go on with the run in the run folder, or start it if there is none.
+        resume: continue the run in the run folder, or start it if there is none.
         checkpoint_steps: a checkpoint is written after every epoch, and after this many steps within one.
         accelerator: "auto", "cpu", "cuda" or "mps".
         devices: number of devices.
@@ -136,7 +136,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run. A setting's name is unique over the groups."""
+    """All settings of a run. No two groups have a setting of the same name."""
 
     data: DataSettings = field(default_factory=DataSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -183,7 +183,7 @@ class Settings:
         return places[name]
 
     def as_dict(self) -> dict[str, Any]:
-        """Nested plain values, as they stand in config.yaml."""
+        """Nested plain values, as written to config.yaml."""
         plain: dict[str, Any] = {"format": FORMAT}
         for group in fields(self):
             values = getattr(self, group.name)
@@ -192,7 +192,7 @@ class Settings:
         return plain
 
     def decisive(self) -> dict[str, Any]:
-        """Flat settings that decide the result: two runs that agree on these may continue each other."""
+        """The settings that decide the result, without groups. A run can be resumed only if they are the same."""
         values = {"method": self.method.name}
         for group in fields(self):
             own = getattr(self, group.name)
@@ -231,8 +231,7 @@ def load_settings(path: Path) -> Settings:
     """Read a run's configuration.
 
     Raises:
-        UserError: no such file, not YAML, of version 0.1.0, a setting that there is not, or a value of another
-            type.
+        UserError: no such file, not YAML, of version 0.1.0, an unknown setting, or a value of another type.
     """
     values = _read_yaml(path)
     if "format" not in values and "dataset" in values:

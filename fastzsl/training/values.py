@@ -1,4 +1,4 @@
-"""Plain values from YAML as what a setting's annotation says, or one line that says what was wanted."""
+"""Convert plain values from YAML to the type of a setting's annotation, or say in one line what was wanted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 def plain_value(value: Any, wanted: Any, what: str) -> Any:
     """A value from YAML for a field of the type `wanted`: bool, int, float, str, Path, Literal, tuple, Optional.
 
-    Numbers may be texts, as YAML takes 1e-3 for one.
+    Numbers may be texts, because YAML reads 1e-3 as a text.
 
     Raises:
         UserError: `what`, what was found, and what was wanted.
