@@ -72,7 +72,7 @@ class Backbone(nn.Module):
                 found = self(torch.zeros(1, 3, side, side, dtype=torch.uint8))
         except UserError:
             raise
-        except Exception as error:  # of whatever kind the trunk raises
+        except Exception as error:  # a trunk may raise any type
             raise UserError(
                 f'backbone "{self.name}" does not take images of {pixels} ({first_line(error)})'
             ) from error
@@ -112,7 +112,7 @@ class Backbone(nn.Module):
         return self._maps(self.trunk, scaled.contiguous(memory_format=torch.channels_last))
 
     def train(self, mode: bool = True) -> Backbone:
-        """Batch statistics stay those of the pretraining: batches of a few classes would spoil them."""
+        """Keep the batch statistics of the pretraining; batches of a few classes would make them worse."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -121,7 +121,7 @@ class Backbone(nn.Module):
 
 
 def available_backbones() -> list[str]:
-    """Every name that `load_backbone` takes, timm's behind `timm/`, with and without the tag of a pretraining."""
+    """Every name that `load_backbone` takes. timm's names start with `timm/`, with and without a pretraining's tag."""
     import timm
     import torchvision
 
@@ -156,8 +156,8 @@ def load_backbone(
             gives four times the regions. Position embeddings are resampled.
 
     Raises:
-        UserError: unknown name (the nearest one is suggested), weights that cannot be had, or a model that makes no
-            map of several regions of such images.
+        UserError: unknown name (the nearest one is suggested), weights that cannot be loaded, or a model that does not
+            make a map of several regions from such images.
     """
     check_backbone(name)
     if image_size is not None and not 16 <= image_size <= LARGEST_IMAGE:
@@ -208,7 +208,7 @@ def _timm(name: str, weights: str | Path | None, image_size: int | None) -> Back
             return create()
         try:
             return create(img_size=image_size)
-        except TypeError:  # convolutions take any size
+        except TypeError:  # a convolutional model has no such argument and takes any size
             return create()
 
     model: Any = build(name, make, weights, DEFAULT)
@@ -222,7 +222,7 @@ def _timm(name: str, weights: str | Path | None, image_size: int | None) -> Back
 
 
 def _torchvision(name: str, weights: str | Path | None, image_size: int | None) -> Backbone:
-    """With the size and the statistics of `weights.transforms()`; its crop is left out: the whole image is kept."""
+    """With the size and the statistics of `weights.transforms()`, but without its crop: the whole image is used."""
     import torchvision
 
     published: Any = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]

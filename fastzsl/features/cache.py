@@ -1,4 +1,4 @@
-"""Where feature files that can be made again are kept."""
+"""The folder of feature files that can be made again."""
 
 from __future__ import annotations
 

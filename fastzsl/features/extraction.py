@@ -1,4 +1,4 @@
-"""Images through a frozen backbone into a file of feature maps, once."""
+"""Compute the feature maps of images with a frozen backbone once, and write them to a file."""
 
 from __future__ import annotations
 
@@ -41,26 +41,25 @@ def extract_features(
     device: torch.device | str = "cpu",
     progress: Progress = lambda images: None,
 ) -> None:
-    """Write `feature_map` (N, d, h, w) of every image to an HDF5 file, going on where a run stopped.
+    """Write `feature_map` (N, d, h, w) of every image to an HDF5 file, continuing where an earlier run stopped.
 
-    Images are drawn or decoded by threads while the backbone works. The file appears under its name only
-    when it is whole.
+    Threads draw or decode images while the backbone works. The file gets its name only when it is complete.
 
     Args:
         images: the images.
-        backbone: what makes the features; its trunk's type is the precision of the work.
+        backbone: computes the features, in the type of its trunk.
         path: the file to make.
-        fingerprint, weights: name the images and the backbone's weights, so that an unfinished file of
-            others is not continued.
+        fingerprint, weights: identify the images and the backbone's weights; an unfinished file is continued only
+            if they are the same.
         dtype: of the stored features, "float16" or "float32".
         arrays: other data sets of the file, such as labels and splits.
         batch_size: images in a step of the backbone.
         device: where the backbone works.
-        progress: hears of every batch, and first of the images that a run before has done.
+        progress: called after every batch, and at the start with the number of images that an earlier run did.
 
     Raises:
-        UserError: an image cannot be read (the file is named), features that are not finite, a file in the
-            way.
+        UserError: an image cannot be read (the file is named), features are not finite, or another file has the
+            same path.
     """
     backbone = backbone.to(device)
     side = backbone.image_size
@@ -88,7 +87,7 @@ def extract_features(
 
 
 def feature_identity(backbone: Backbone, fingerprint: str, weights: str | None) -> dict[str, str | int]:
-    """What decides the features: files that agree on it may continue each other."""
+    """Everything that decides the features. An unfinished file is continued only if this is the same."""
     return {
         "pictures": fingerprint,
         "backbone": backbone.name,
@@ -125,10 +124,10 @@ def load_cached(path: Path, count: int, identity: Mapping[str, str | int]) -> Re
     Args:
         path: the file.
         count: how many images it must have.
-        identity: what its features must be of, see `feature_identity`.
+        identity: the identity that its features must have, see `feature_identity`.
 
     Raises:
-        UserError: the file is damaged, or holds other features than its name says.
+        UserError: the file is damaged, or has other features than its name says.
     """
     contents = read_hdf5(path, ["checksum"], maps="feature_map")
     check_made_by(path, contents.made_by, identity)

@@ -1,4 +1,4 @@
-"""A feature file becomes a source of regions, in whatever layout its author wrote it."""
+"""Open a feature file of any supported layout as a source of regions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fastzsl.files.hdf5 import Maps, read_hdf5
 
 
 def load_regions(path: Path, count: int | None = None) -> RegionSource:
-    """Open a feature file: in memory if it is small, read batch by batch if not; one of others, compressed or with
-    many images in a chunk, is read once in order first, see `fastzsl.features.repacked`.
+    """Open a feature file. A small file is read into memory, a large one batch by batch. A file that is compressed, or
+    has many images in a chunk, is first read once in order, see `fastzsl.features.repacked`.
 
     Args:
         count: the number of images that it must have, if known.

@@ -1,4 +1,4 @@
-"""The next batches are read while the current one is worked on."""
+"""Read the next batches while the current one is used."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ AHEAD = 2
 
 
 def prefetch(items: Iterable[T], read: Callable[[T], R], ahead: int = AHEAD) -> Iterator[tuple[T, R, float]]:
-    """Call `read` on each item in a thread, `ahead` items before they are wanted; the order is kept.
+    """Call `read` on each item in a thread, `ahead` items before they are needed; the order is kept.
 
-    Memory holds `ahead` + 1 results. An error in `read` is raised where its item would have come.
+    At most `ahead` + 1 results are in memory. An error in `read` is raised in its item's turn.
 
     Yields:
-        the item, what `read` made of it, and the seconds that it had to be waited for.
+        the item, the result of `read`, and the seconds of waiting for it.
     """
     waiting = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:

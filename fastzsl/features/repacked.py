@@ -1,8 +1,8 @@
-"""Feature files of others that are compressed, or have many images in a chunk, read once and in order.
+"""Read feature files of other programs that are compressed, or have many images in a chunk, once and in order.
 
-Reading a single image of such a file inflates a whole chunk, often hundreds of images, so that shuffled batches
-inflate the file many times over. It is therefore read once from beginning to end: into memory if it fits, or else into
-the cache in the layout of `fastzsl.features.writer`, where the next program finds it.
+Reading a single image of such a file decompresses a whole chunk, often hundreds of images, so shuffled batches would
+decompress the file many times. It is therefore read once from beginning to end: into memory if it fits, otherwise into
+the cache in the layout of `fastzsl.features.writer`, where later programs find it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from fastzsl.features.writer import FeatureWriter
 from fastzsl.files.hdf5 import Maps, read_hdf5
 
 BLOCK_BYTES = 256 << 20
-"""Read at a time: several chunks as the papers' scripts make them."""
+"""Bytes read at a time: several chunks of the size that the papers' scripts make."""
 
 MOST_INFLATION = 1100
-"""No compressor of the HDF5 library makes more than about 1,030 bytes of one; a file that claims so is damaged."""
+"""No filter of the HDF5 library compresses by more than a factor of about 1,030; a file that claims more is damaged."""
 
 
 def repacked_regions(path: Path, maps: Maps) -> RegionSource:
@@ -39,7 +39,7 @@ def repacked_regions(path: Path, maps: Maps) -> RegionSource:
         maps: layout of its `feature_map`, of any floating type; other types than float16 become float32.
 
     Raises:
-        UserError: the file cannot be unpacked, has NaN or infinite entries, or the cache's disk is too small.
+        UserError: the file cannot be decompressed, has NaN or infinite entries, or the cache's disk is too small.
     """
     dtype = np.dtype(np.float16 if maps.dtype == np.float16 else np.float32)
     count, d, h, w = maps.shape
@@ -66,7 +66,7 @@ def repacked_regions(path: Path, maps: Maps) -> RegionSource:
 
 
 def _blocks(path: Path, maps: Maps, dtype: np.dtype, words: str) -> Iterator[tuple[int, np.ndarray]]:
-    """The maps in order, block by block and each chunk once, with a bar on the terminal."""
+    """The maps in order, block by block, each chunk read once, with a progress bar on the terminal."""
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(words, total=maps.shape[0])
         try:

@@ -1,7 +1,7 @@
-"""Extraction shared by several processes: each fills a file of its own images, the first joins them.
+"""Extraction by several processes: each writes a file of its own images, and the first process joins the files.
 
-The processes meet at the files only, which appear under their names when they are whole: no process group, and each
-goes on by itself where it was killed. Machines must share the folder.
+The processes communicate only through these files, which get their names when they are complete. There is no process
+group, and each process can be killed and continued separately. Machines must share the folder.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class EveryNth:
 
 
 def part_path(path: Path, rank: int, world: int) -> Path:
-    """The file of one process's images, beside the whole one; removed when they are joined."""
+    """The file of one process's images, in the same folder as the joined file; removed after joining."""
     return path.with_name(f".{path.name}.part-{rank + 1}-of-{world}")
 
 
@@ -63,10 +63,10 @@ def extract_share(
     device: torch.device | str = "cpu",
     progress: Progress = lambda images: None,
 ) -> None:
-    """As `extract_features`, by `world` processes of which this is `rank`; process 0 returns with the whole file.
+    """As `extract_features`, by `world` processes of which this is `rank`; process 0 returns after joining the files.
 
-    The file is the one that a single process makes: the same bytes in `feature_map` as far as the backbone's
-    result for an image does not depend on the others of its batch.
+    The file is the same as that of a single process. `feature_map` has the same bytes if the backbone's result for an
+    image does not depend on the other images of its batch.
 
     Raises:
         UserError: as `extract_features`.
@@ -109,7 +109,7 @@ def _join(
 ) -> None:
     parts = [part_path(path, rank, world) for rank in range(world)]
     while not path.exists() and not all(part.exists() for part in parts):
-        time.sleep(POLL_SECONDS)  # whoever started the processes ends them all when one fails
+        time.sleep(POLL_SECONDS)  # the launcher ends all processes when one fails
     sources = [load_regions(part) for part in parts] if not path.exists() else []
     d, h, w = sources[0].feature_shape if sources else (0, 0, 0)
     with FeatureWriter(path, (count, d, h, w), dtype, identity, arrays) as writer:  # type: ignore[arg-type]
@@ -120,5 +120,7 @@ def _join(
                 maps = source.regions(torch.from_numpy(places)).transpose(1, 2).unflatten(2, (h, w))
                 writer.write(own[places], maps.numpy())
         writer.finish()
-    for part in path.parent.glob(f".{path.name}.part-*"):  # also of an attempt by another number of processes
+    for part in path.parent.glob(
+        f".{path.name}.part-*"
+    ):  # also those of a run with another number of processes
         part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where images and region features come from, one at a time and lazily."""
+"""Sources of images and region features, which are read when they are needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """N images, drawn or decoded when asked for."""
+    """N images, drawn or decoded when they are needed."""
 
     def __len__(self) -> int: ...
 
@@ -24,7 +24,7 @@ class ImageSource(Protocol):
         """Bool mask (height, width) of the image's object, or None where it is not known."""
 
     def describe(self, index: int) -> str:
-        """The file's path, or what else names the image in a message."""
+        """The image's name in messages, such as the file's path."""
 
 
 @runtime_checkable
@@ -51,7 +51,8 @@ class MemoryRegions:
         if feature_maps.ndim != 4:
             raise ValueError(f"feature_maps has {feature_maps.ndim} dimensions; wanted 4: (N, d, h, w)")
         self.feature_shape = (feature_maps.shape[1], feature_maps.shape[2], feature_maps.shape[3])
-        # A region's features side by side: every later step reads them so, and a batch is a copy of whole rows.
+        # A region's features are stored next to each other, because every later step reads them so. A batch is then a
+        # copy of whole rows.
         self._regions = feature_maps.flatten(2).transpose(1, 2).contiguous()
 
     def __len__(self) -> int:

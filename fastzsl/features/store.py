@@ -1,10 +1,9 @@
-"""Files of feature maps: HDF5 in the convention of the dense-attention papers, read an image at a time.
+"""Files of feature maps: HDF5 with the names of the dense-attention papers, read one image at a time.
 
-`feature_map` (N, d, h, w) in float16 or float32, one chunk an image and not compressed, so that each
-image's numbers lie in the file as they are. They are read from there with plain reads, which is as fast as
-copying memory and can be shuffled image by image; the HDF5 library only tells where they are. `checksum`
-(N,), if present, is the CRC-32 of each image's bytes (0 where none was written) and is compared when a
-image is first read.
+`feature_map` (N, d, h, w) is float16 or float32, with one uncompressed chunk for each image. So each image's numbers
+are a plain range of bytes in the file. The HDF5 library is only asked for their places; they are then read directly,
+in any order, as fast as memory is copied. `checksum` (N,), if present, is the CRC-32 of each image's bytes (0 if the
+image was not written). It is compared when an image is read for the first time.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from fastzsl.errors import UserError
 from fastzsl.files.hdf5 import Maps
 
 IN_MEMORY_BYTES = 512 << 20
-"""Feature files up to this size are read whole."""
+"""Feature files up to this size are read into memory."""
 
 
 def fits_in_memory(size: int) -> bool:
-    """Whether features of so many bytes are read whole."""
+    """Whether features of this many bytes are read into memory."""
     return size <= IN_MEMORY_BYTES
 
 
 class FileRegions:
-    """Region features read from a feature file when asked for; memory does not grow with the file.
+    """Region features read from a feature file when they are needed; the memory does not depend on the file's size.
 
     Args:
         path: the file.
@@ -51,7 +50,7 @@ class FileRegions:
         return self._maps.shape[0]
 
     def __reduce__(self) -> tuple[type[FileRegions], tuple[Path, Maps, np.ndarray | None]]:
-        """A copy, or another process, opens the file itself: a shared descriptor would be closed twice."""
+        """A copy, or another process, opens the file again, because a shared descriptor would be closed twice."""
         return FileRegions, (self._path, self._maps, self._checksums)
 
     def __del__(self) -> None:
@@ -72,7 +71,7 @@ class FileRegions:
         assert self._maps.offsets is not None
         offsets = self._maps.offsets[indices]
         order = np.argsort(offsets, kind="stable")
-        if hasattr(os, "posix_fadvise"):  # let the disk work on the whole batch at once
+        if hasattr(os, "posix_fadvise"):  # so that the disk can read the whole batch at once
             for start in offsets[order].tolist():
                 os.posix_fadvise(self._descriptor, start, self._maps.row_bytes, os.POSIX_FADV_WILLNEED)
         for place in order.tolist():
@@ -98,18 +97,18 @@ class FileRegions:
 
 
 def _finite(row: np.ndarray) -> bool:
-    """No NaN or infinity: none has all bits of its exponent set. Faster than `np.isfinite` on float16."""
+    """Whether no number is NaN or infinite (all bits of the exponent set). On float16 faster than `np.isfinite`."""
     exponent = np.uint16(0x7C00) if row.itemsize == 2 else np.uint32(0x7F800000)
     return not ((row.view(exponent.dtype) & exponent) == exponent).any()
 
 
 def checksum(row: memoryview | bytes) -> int:
-    """CRC-32 of an image's bytes; never 0, which marks an image that was not written."""
+    """CRC-32 of an image's bytes; never 0, because 0 marks an image that was not written."""
     return zlib.crc32(row) or 1
 
 
 def features_fingerprint(path: Path, maps: Maps | None, checksums: np.ndarray | None) -> str:
-    """Changes whenever the file's features do: by their checksums, or else by the file's size and time of change."""
+    """Changes whenever the file's features do: made from their checksums, or the file's size and modification time."""
     if maps is None or checksums is None:
         status = path.stat()
         return f"{status.st_size}-{status.st_mtime_ns}"

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from fastzsl.errors import UserError, first_line
 
 Maps = Callable[[Any, Tensor], Tensor]
-"""From a trunk and scaled images (B, 3, H, W) to feature maps. A function of the trunk, not a closure over it, so that
-a copy of a backbone computes with its own weights."""
+"""(trunk, scaled images (B, 3, H, W)) -> feature maps. The trunk is an argument and not part of a closure, so that a
+copy of a backbone computes with its own weights."""
 
 
 class Preprocessing(NamedTuple):
-    """What a classifier's published weights were trained on.
+    """The preprocessing with which a classifier's published weights were trained.
 
     Attributes:
         image_size: side of its square images, in pixels.
@@ -39,7 +39,7 @@ def run(trunk: nn.Module, images: Tensor) -> Tensor:
 
 
 def torchvision_trunk(name: str, model: Any) -> tuple[nn.Module, Maps]:
-    """The trunk of a torchvision classifier, and how images pass through it.
+    """The trunk of a torchvision classifier, and the function that computes feature maps with it.
 
     Raises:
         UserError: a family without a known trunk.
@@ -72,7 +72,7 @@ _STAGES = {
     "mnasnet": ("layers",),
     "shufflenetv2": ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5"),
 }
-"""What comes before pooling, for families that do not call it `features`."""
+"""Names of the layers before pooling, for families that do not call them `features`."""
 
 
 def _torchvision_vit(model: Any, images: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def _torchvision_vit(model: Any, images: Tensor) -> Tensor:
 
 
 def _torchvision_inception(model: Any, images: Tensor) -> Tensor:
-    """The layers up to the pooling; their order is that in which the model holds them."""
+    """The layers before the pooling, in the model's order."""
     maps: Tensor = model._transform_input(images)
     for name, layer in model.named_children():
         if name == "avgpool":
@@ -93,14 +93,14 @@ def _torchvision_inception(model: Any, images: Tensor) -> Tensor:
 
 
 def timm_maps(name: str, model: Any, image_size: int) -> Maps:
-    """How images pass through a timm model to its last features, after the last norm.
+    """The function that computes a timm model's last features, after the last norm.
 
-    The features may be a map with channels first or last, or tokens. Of tokens the class and register tokens come
-    first and are left out; the others make a square. A model that gives several tensors, or its class token alone, is
-    asked for its last intermediate map.
+    The features may be a map with channels first or last, or tokens. Class and register tokens come first and are left
+    out; the other tokens must form a square. If a model returns several tensors, or only its class token, its last
+    intermediate map is used.
 
     Raises:
-        UserError: features that make no map.
+        UserError: features that do not form a map.
     """
     model.eval()  # a probe must not move batch statistics
     probe = torch.zeros(1, 3, image_size, image_size)
@@ -110,14 +110,14 @@ def timm_maps(name: str, model: Any, image_size: int) -> Maps:
             if not isinstance(found, Tensor) or found.ndim not in (3, 4) or found.shape[1] == 1:
                 _last_intermediate(model, probe)  # raises where a model has none
                 return _last_intermediate
-    except Exception as error:  # of whatever kind the model raises
+    except Exception as error:  # a model may raise any type
         raise UserError(
             f'backbone "{name}" gives no feature map of {image_size} × {image_size} pixels ({first_line(error)})'
         ) from error
     if found.ndim == 4:
         return _channels_first if found.shape[2] == found.shape[3] else _channels_last
     count, extra = found.shape[1], getattr(model, "num_prefix_tokens", None)
-    if extra is None:  # older models do not tell
+    if extra is None:  # older models have no such attribute
         extra = 0 if math.isqrt(count) ** 2 == count else 1
     if found.shape[2] != model.num_features or math.isqrt(count - extra) ** 2 != count - extra:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Weights of backbones: published ones that are fetched, and files of the user's own."""
+"""Weights of backbones: published ones, which are downloaded, and the user's own files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADS = ("fc.", "classifier.", "head.", "heads.", "head_dist.", "aux1.", "aux2."
 
 
 def build(name: str, make: Callable[[], nn.Module], weights: str | Path | None, default: str) -> nn.Module:
-    """Call `make`; where it fetches published weights, a failure tells what to do instead."""
+    """Call `make`; if the download of published weights fails, the error says what to do instead."""
     try:
         return make()
     except Exception as error:
@@ -30,7 +30,7 @@ def build(name: str, make: Callable[[], nn.Module], weights: str | Path | None, 
 
 
 def load_state(model: nn.Module, path: Path, name: str, image_size: int) -> None:
-    """Load a state dict into a classifier, whatever it has as a head, never unpickling foreign objects.
+    """Load a state dict into a classifier, with any head, without unpickling anything but tensors.
 
     Args:
         model: the whole classifier.
@@ -67,7 +67,7 @@ def load_state(model: nn.Module, path: Path, name: str, image_size: int) -> None
 
 
 def _fit(model: Any, stored: dict[str, Tensor], image_size: int) -> dict[str, Tensor]:
-    """The state under this model's names and for its image size, as the model's own library does it."""
+    """The state with this model's names and for its image size, converted by the model's own library."""
     module = type(model).__module__
     if module == "torchvision.models.vision_transformer":
         from torchvision.models.vision_transformer import interpolate_embeddings

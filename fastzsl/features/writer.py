@@ -1,9 +1,9 @@
-"""A feature file that grows image by image, outlives any kill, and never looks whole before it is.
+"""Write a feature file image by image. It survives a kill at any time, and gets its name only when it is complete.
 
-The file is made at its full size, with every chunk in its place, under a hidden name; from then on the HDF5
-library is not asked again, and an image's numbers are written to their place, then their checksum. Whatever
-stops the writer, the file's structure stays right, and an image counts as written only if its numbers agree
-with its checksum, which also holds after a power cut. The file gets its name when no image is missing.
+The file is first made at its full size under a hidden name, with all chunks allocated. After that the HDF5 library
+is not used any more: an image's numbers are written directly to their place, then their checksum. So the file's
+structure stays valid however the writer is stopped, even by a power cut. An image counts as written only if its
+numbers agree with its checksum. The file gets its name when no image is missing.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ OTHER_VERSION = "another version of this program made it"
 
 
 def partial_path(path: Path) -> Path:
-    """Where the unfinished file lies."""
+    """The path of the unfinished file."""
     return path.with_name(f".{path.name}.partial")
 
 
 class FeatureWriter:
-    """Writes `feature_map` (N, d, h, w) to `path`, or goes on where an earlier writer of it stopped.
+    """Writes `feature_map` (N, d, h, w) to `path`, or continues where an earlier writer of it stopped.
 
-    A second writer of the same file waits until the first is done, then finds nothing missing. Use it in a
-    `with` block.
+    A second writer of the same file waits until the first is done and then has nothing to write. Use it in a `with`
+    block.
 
     Args:
         path: the file to make.
         shape: (N, d, h, w).
         dtype: float16 or float32.
-        identity: what the features are of; an unfinished file with another identity is not continued.
+        identity: of the features; an unfinished file with another identity is not continued.
         arrays: other data sets of the file.
 
     Attributes:
         missing: int64 indices of the images still to be written, as found at the start.
 
     Raises:
-        UserError: an unfinished file of other features is in the way, or the disk is too small.
+        UserError: there is an unfinished file of other features, or the disk is too small.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class FeatureWriter:
         move_into_place(self._partial, self.path)
 
     def _lock(self, arrays: Mapping[str, np.ndarray]) -> int | None:
-        """The unfinished file, made if there is none, for us alone; None if another writer finished it."""
+        """The unfinished file, made if there is none and locked by this writer; None if another writer finished it."""
         while not self.path.exists():
             if not self._partial.exists():
                 self._create(arrays)
@@ -153,10 +153,10 @@ class FeatureWriter:
                     file.create_dataset(name, data=values)
                 _reserve(file, "feature_map", self._shape, self._dtype.newbyteorder("<"), by_image=True)
                 _reserve(file, "checksum", self._shape[:1], np.dtype("<u4"), by_image=False)
-            os.link(new, self._partial)  # unlike a rename, never on top of another writer's file
+            os.link(new, self._partial)  # unlike a rename, it never replaces another writer's file
         except FileExistsError:
             pass
-        except RuntimeError as error:  # the HDF5 library's word for a write that failed
+        except RuntimeError as error:  # raised by the HDF5 library if a write fails
             raise UserError(f"{new} cannot be written ({first_line(error)}); is the disk full?") from None
         finally:
             new.unlink(missing_ok=True)
@@ -198,7 +198,7 @@ class FeatureWriter:
 
 
 def check_made_by(path: Path, made_by: str | None, identity: Mapping[str, str | int]) -> None:
-    """Raise `UserError` naming the first thing in which a finished file is not of `identity`."""
+    """Raise `UserError` naming the first difference between a finished file's identity and `identity`."""
     difference = _difference(made_by, json.dumps(dict(identity)), tuple(identity))
     if difference:
         raise UserError(f"{path} holds other features: {difference}; remove it to extract them again")
@@ -208,7 +208,7 @@ KEYS = ("backbone", "weights", "image_size", "precision", "dtype", "pictures", "
 
 
 def _difference(found: str | None, wanted: str, keys: tuple[str, ...] = KEYS) -> str:
-    """The first of `keys`, in words, in which a file is not the one that was wanted; empty if there is none."""
+    """The first of `keys`, in words, in which a file differs from the wanted identity; empty if none does."""
     try:
         held = json.loads(found or "")
         assert isinstance(held, dict)
@@ -223,7 +223,7 @@ def _difference(found: str | None, wanted: str, keys: tuple[str, ...] = KEYS) ->
 
 
 def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, *, by_image: bool) -> None:
-    """A data set whose whole room in the file is taken now; h5py's own calls take it as rows are written."""
+    """A data set whose space in the file is allocated now; with h5py's own calls it would be allocated row by row."""
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     if by_image:
@@ -234,7 +234,7 @@ def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Changes whenever an array does."""
+    """A digest that changes whenever an array does."""
     digest = hashlib.sha256()
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.shape} {values.dtype} ".encode())

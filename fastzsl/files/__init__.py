@@ -1,1 +1,1 @@
-"""Files: written whole or not at all; foreign binary files are read in a sandbox."""
+"""Files: written completely or not at all; binary files of other programs are read in a sandbox."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, also after a crash or on a full disk."""
+"""Files that are complete or absent, even after a crash or on a full disk."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _numbers = itertools.count()
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary file beside `path`, flush it to the disk, and move it into place.
 
-    Whoever looks finds the old file or the whole new one, also after a crash or on a full disk. Two programs that
-    write the same file have temporary files of their own: the last one to finish wins, and neither mixes with the
-    other.
+    At any time `path` is the old file or the complete new one, even after a crash or on a full disk. Two programs that
+    write the same file have separate temporary files, so their data never mix; the file of the last one to finish
+    remains.
     """
     _remove_leftovers(path)
     partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{next(_numbers)}.partial")
@@ -31,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def move_into_place(partial: Path, path: Path) -> None:
-    """Rename a file that is on the disk already, and put the new name on the disk too."""
+    """Rename a file whose content is already flushed to the disk, and flush the new name too."""
     partial.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -41,7 +41,7 @@ def move_into_place(partial: Path, path: Path) -> None:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write bytes made beforehand: a full disk then raises a plain OSError, not a library's own error."""
+    """Write bytes that are already in memory, so that a full disk raises OSError and not a library's own error."""
     write_atomically(path, lambda partial: partial.write_bytes(content))
 
 
@@ -54,7 +54,7 @@ def _host() -> str:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Temporary files of processes of this machine that were killed."""
+    """Temporary files left by killed processes of this machine."""
     start = f".{path.name}.{_host()}-"
     with contextlib.suppress(OSError):
         for entry in os.scandir(path.parent):

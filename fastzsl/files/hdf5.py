@@ -1,4 +1,4 @@
-"""What an HDF5 file holds, read so that no file, however damaged, can crash or hang this process."""
+"""Read the contents of an HDF5 file. No file, however damaged, can crash or hang this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastzsl.files.special import refuse_special
 
 @dataclass(frozen=True)
 class Maps:
-    """A data set of N equal rows and where they lie.
+    """A data set of N equal rows, and where the rows are in the file.
 
     Attributes:
         shape: (N, ...).
@@ -36,7 +36,7 @@ class Maps:
 
 @dataclass(frozen=True)
 class Contents:
-    """Arrays and texts by name, the layout of the maps, and the note of the program that made the file."""
+    """Arrays and texts by name, the layout of the maps, and the note that names the program that made the file."""
 
     arrays: dict[str, np.ndarray]
     texts: dict[str, list[str]]
@@ -49,7 +49,7 @@ def read_hdf5(path: Path, arrays: Sequence[str] = (), maps: str | None = None) -
 
     Args:
         path: the file.
-        arrays: names of data sets to read whole; those that the file lacks are left out.
+        arrays: names of data sets to read completely; names that the file does not have are left out.
         maps: name of the data set whose layout is wanted.
 
     Raises:

@@ -17,7 +17,7 @@ except ImportError:  # not on Windows
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, which must exist; the lock goes with the process, however it ends, and leaves no file.
+    """Lock a folder, which must exist. The lock ends with the process, even if it is killed, and leaves no file.
 
     Raises:
         UserError: another process holds it.

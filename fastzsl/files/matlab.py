@@ -14,7 +14,7 @@ from fastzsl.files.special import refuse_special
 
 
 def read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray | list[str]]:
-    """Read some variables of a file; those that it lacks are left out.
+    """Read some variables of a file; names that the file does not have are left out.
 
     Args:
         path: the file, of either version.

@@ -1,4 +1,4 @@
-"""Binary files of others, read in a process of its own, so that no damage can crash or hang this one."""
+"""Read binary files of other programs in a separate process, so that a damaged file cannot crash or hang this one."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from fastzsl.errors import UserError
 def read_sandboxed(
     kind: Literal["hdf5", "mat"], path: Path, arrays: Sequence[str], maps: str | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `sandboxed_reader` replies: texts, maps and made_by; and the arrays by name.
+    """The reply of `sandboxed_reader` (texts, maps and made_by), and the arrays by name.
 
     Raises:
-        UserError: the file is damaged, or the reader died of it.
+        UserError: the file is damaged, or the reader crashed on it.
     """
     request = {
         "kind": kind,
@@ -44,7 +44,7 @@ def read_sandboxed(
 
 
 class _Reader:
-    """The reading process: started when first needed, again after its death, and anew in a fork of ours."""
+    """The reading process. It is started when first needed, and again after it died or after this process forked."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,7 +74,7 @@ class _Reader:
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
             if self._process is not None:
                 if self._owner != os.getpid():
-                    self._inherited.append(self._process)  # our parent's: to be left alone
+                    self._inherited.append(self._process)  # it belongs to the parent process
                 else:
                     _end(self._process)
             script = Path(__file__).with_name("sandboxed_reader.py")
@@ -87,7 +87,7 @@ class _Reader:
 
 
 def _end(process: subprocess.Popen[bytes], owner: int | None = None) -> None:
-    """Close a process's input, whereupon it ends, and wait for it; in a fork of `owner` do nothing."""
+    """Close a process's input, which makes it end, and wait for it; in a fork of `owner` do nothing."""
     if owner not in (None, os.getpid()):
         return
     assert process.stdin is not None

@@ -1,13 +1,12 @@
-"""The process in which libraries read binary files that others made; `fastzsl.files.sandbox` runs it.
+"""The process in which libraries read binary files of other programs; `fastzsl.files.sandbox` runs it.
 
-A damaged file can make the HDF5 library or SciPy's reader of MATLAB files crash, loop for ever or take all
-memory. So each file is read in a fork of this process with a limit on time and memory, and only plain arrays
-leave it.
-Imports nothing of fastzsl: it must start quickly.
+A damaged file can make the HDF5 library or SciPy's reader of MATLAB files crash, loop forever or use all memory.
+So each file is read in a fork of this process with a limit on time and memory, which sends back only plain arrays.
+This module imports nothing of fastzsl, because it must start quickly.
 
-In: a line of JSON with kind ("hdf5" or "mat"), path, arrays, maps and seconds. Out: 8 bytes of length, then
-    an .npz
-whose entry `reply` is JSON: {"error": ...}, or texts, maps and made_by; the other entries are the arrays.
+Input: a line of JSON with kind ("hdf5" or "mat"), path, arrays, maps and seconds. Output: 8 bytes with the length,
+then an .npz file. Its entry `reply` is JSON, either {"error": ...} or texts, maps and made_by. The other entries are
+the arrays.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ WORDS = {"hdf5": "HDF5", "mat": "MATLAB"}
 
 
 class Refused(Exception):
-    """The file is readable but not wanted; the message says why."""
+    """The file can be read but is not accepted; the message says why."""
 
 
 Reply = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def read_mat(path: str, arrays: list[str]) -> Reply:
-    """The variables that a MATLAB file of version 5 has of those named."""
+    """Those of the named variables that a MATLAB file of version 5 has."""
     reply: dict[str, Any] = {"texts": {}, "maps": None, "made_by": None}
     found: dict[str, np.ndarray] = {}
     values = scipy_io().loadmat(path, variable_names=arrays)
@@ -63,7 +62,7 @@ def _cell_text(cell: Any, name: str) -> str:
 
 
 def scipy_io() -> Any:
-    """Imported when the first MATLAB file comes, before the fork, so that every fork has it."""
+    """Import SciPy before the fork that reads the first MATLAB file, so that later forks have it too."""
     import scipy.io
 
     return scipy.io
@@ -73,7 +72,7 @@ def read_hdf5(path: str, arrays: list[str], maps: str | None) -> Reply:
     """Layout of the data set `maps`, and the arrays that the file has of those named."""
     reply: dict[str, Any] = {"texts": {}, "maps": None, "made_by": None}
     found: dict[str, np.ndarray] = {}
-    with h5py.File(path, "r", locking=False) as file:  # the writer holds a lock
+    with h5py.File(path, "r", locking=False) as file:  # a writer may have locked the file
         for name in file:
             link = file.get(name, getlink=True)
             if isinstance(link, h5py.ExternalLink):
@@ -98,7 +97,7 @@ def read_hdf5(path: str, arrays: list[str], maps: str | None) -> Reply:
 
 
 def _plain(file: h5py.File, name: str) -> h5py.Dataset | None:
-    """The data set `name` if its bytes lie in this very file."""
+    """The data set `name` if its bytes are in this file."""
     if name not in list(file):
         return None
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -132,7 +131,7 @@ def _matlab_text(cell: h5py.Dataset, name: str) -> str:
 
 
 def _layout(data: h5py.Dataset) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Shape and type, and where in the file each row starts, if rows lie there as they are."""
+    """Shape and type, and the byte at which each row starts, if rows are stored without compression."""
     layout = {"shape": list(data.shape), "dtype": data.dtype.str}
     if data.ndim < 1 or data.id.get_create_plist().get_nfilters():
         return layout, None
@@ -155,7 +154,7 @@ def _layout(data: h5py.Dataset) -> tuple[dict[str, Any], np.ndarray | None]:
 
 
 def answer(request: dict[str, Any], out: BinaryIO) -> None:
-    """Read one file and write the reply; every failure is a reply too."""
+    """Read one file and write the reply; a failure is written as a reply too."""
     found: dict[str, np.ndarray] = {}
     try:
         if request["kind"] == "mat":
@@ -204,7 +203,7 @@ def in_a_fork(request: dict[str, Any]) -> bytes:
 
 
 def serve() -> None:
-    """Answer until the parent closes our input."""
+    """Answer requests until the parent process closes the input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin.buffer:
         request = json.loads(line)

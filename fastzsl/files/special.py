@@ -1,4 +1,4 @@
-"""Files that are no files: a FIFO or a device among one's data is refused by its kind, and never waited for."""
+"""Special files: a FIFO, a socket or a device among the data is refused, because reading one may never end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = {
 
 
 def special_kind(path: Path) -> str:
-    """What `path` is if it, or what it links to, is neither file nor folder nor absent; else an empty string."""
+    """The kind of special file that `path` is or links to; empty for a file, a folder or an absent path."""
     try:
         return KINDS.get(stat.S_IFMT(path.stat().st_mode), "")
     except OSError:

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files that know their own digest."""
+"""Tensors in safetensors files that contain their own digest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastzsl.files.special import refuse_special
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Atomic safetensors file that knows its own digest."""
+    """Write, atomically, a safetensors file that contains its own digest."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes_atomically(path, save(plain, metadata={**(metadata or {}), "digest": _digest(plain)}))
 
@@ -25,7 +25,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file that `save_tensors` wrote.
 
     Raises:
-        UserError: absent, cut short, without a digest, or with other numbers than were written.
+        UserError: absent, cut short, without a digest, or with numbers that do not agree with it.
     """
     refuse_special(path)
     if not path.is_file():
@@ -44,7 +44,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """Changes with any name, shape, type or bit."""
+    """A digest that changes with any name, shape, type or bit."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
