@@ -1,4 +1,4 @@
-"""One zero-shot data set, whatever its source: classes with embeddings, splits, images or region features."""
+"""A zero-shot data set: classes with embeddings, splits, and images or region features, from any source."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class ZeroShotDataset:
         name: short name, used in tables and file names.
         class_names: C names.
         class_embeddings: (C, m) float32, attributes or word vectors.
-        seen, unseen: int64 class ids; together each id of 0..C-1 at most once.
+        seen, unseen: int64 class ids; each id of 0..C-1 is at most once in the two.
         labels: (N,) int64 class id of each image.
         trainval: int64 image indices for training (seen classes only).
         test_seen, test_unseen: int64 image indices for testing only.
-        images, regions: where images and features come from; at least one of the two.
+        images, regions: sources of images and features; at least one of the two.
         attribute_names: m names, or empty.
-        fingerprint: changes whenever the images change, or the features that the data set came with; names no
-            place. Names the cached features.
-        image_ids: (N,) index of each image in its source, which this data set may show a part of.
+        fingerprint: changes whenever the images change, or the features that came with the data set. It does not
+            depend on folders. The cached features are named after it.
+        image_ids: (N,) index of each image in its source, of which this data set may be a part.
     """
 
     name: str
@@ -62,12 +62,12 @@ class ZeroShotDataset:
         return self.class_embeddings.shape[1]
 
     def identity(self) -> str:
-        """SHA-256, in hexadecimal, of all that decides a result on this data set.
+        """SHA-256, in hexadecimal, of everything that decides a result on this data set.
 
-        That is the images or the features that the data set came with (by `fingerprint`; without one, by every
-        pixel or number of theirs), class names and class embeddings, labels, splits and `image_ids`. Names of
-        folders and where they lie do not count, nor do features that were extracted from the images: what
-        extracted them belongs to the settings. Computed once an object.
+        This is: the images or the features that came with the data set (by `fingerprint`, or without one by every
+        pixel or number), class names, class embeddings, labels, splits and `image_ids`. Names and places of folders
+        are not included. Features that were extracted from the images are not included either, because the settings
+        say how they were extracted. Computed once for each object.
         """
         if not self._identity:
             object.__setattr__(self, "_identity", _identity(self))
@@ -101,7 +101,7 @@ def _identity(data: ZeroShotDataset) -> str:
 
 
 def _add_contents(digest: hashlib._Hash, data: ZeroShotDataset) -> None:
-    """Every number of the regions, or every pixel where there are none."""
+    """Every number of the regions, or every pixel of the images if there are no regions."""
     for index in data.image_ids.tolist():
         if data.regions is not None:
             values = data.regions.regions([index]).float().numpy()
@@ -114,8 +114,8 @@ def _add_contents(digest: hashlib._Hash, data: ZeroShotDataset) -> None:
 def redraw_classes(data: ZeroShotDataset, seed: int, image_share: float = 0.2) -> ZeroShotDataset:
     """The same images with other classes unseen, as many as before, drawn from `seed`.
 
-    One split of the classes says little about a method: the spread over splits is often larger than the
-    difference that is measured.
+    A single split of the classes says little about a method: results often differ more between splits than between
+    methods.
     """
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.cat([data.seen, data.unseen]).sort().values

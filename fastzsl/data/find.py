@@ -1,4 +1,4 @@
-"""From settings to a data set that is ready to train on: found, checked, its features extracted once."""
+"""Find and check the data set of the settings, and extract its features once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastzsl.features.extraction import Progress, cache_path, extract_features, 
 
 
 class Sources(NamedTuple):
-    """What names a data set.
+    """The settings that select a data set.
 
     Attributes:
         dataset: "shapes", "folder", "hdf5" or one of `fastzsl.data.formats.xlsa17.KNOWN`.
@@ -42,7 +42,7 @@ def find_dataset(sources: Sources) -> ZeroShotDataset:
     """The data set with its images, before any feature is extracted.
 
     Raises:
-        UserError: anything wrong with its files, or an option that this data set does not take.
+        UserError: anything wrong with its files, or an option that does not apply to this data set.
     """
     own = sources.class_embeddings not in ("att", "original_att")
     data = _find(sources, "att" if own else sources.class_embeddings)

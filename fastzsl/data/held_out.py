@@ -1,4 +1,4 @@
-"""The guard of the protocol: whoever chooses settings gets an object that cannot reach a test image."""
+"""Held-out seen classes: the code that chooses settings gets an object without test images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fastzsl.errors import UserError, nearest
 from fastzsl.features.sources import ImageSource, RegionSource
 
 TEST_SHARE = 0.2
-"""Share of the images of each remaining class that plays test_seen."""
+"""Share of the images of each remaining class that is used as test_seen."""
 
 
 @dataclass(frozen=True)
 class HeldOutClasses:
-    """Which seen classes play the unseen ones.
+    """Which seen classes are held out and used as unseen classes.
 
     Attributes:
-        seed: shuffles the seen classes, and draws the images that play test_seen.
-        fold, folds: part `fold` of the shuffled classes cut into `folds` equal parts, so that every seen
-            class is held out once in each repetition; folds = 0 holds out as large a share of the seen
-            classes as the unseen ones are of all, which is how gamma is chosen.
-        names: the classes themselves, instead of a part of the shuffled ones.
+        seed: shuffles the seen classes, and draws the images that are used as test_seen.
+        fold, folds: the shuffled classes are divided into `folds` equal parts, and part `fold` is held out, so
+            every seen class is held out once in each repetition. With folds = 0 the share of held-out classes is
+            that of the unseen classes among all classes; gamma is chosen so.
+        names: the names of the held-out classes, instead of a part of the shuffled ones.
     """
 
     seed: int
@@ -37,10 +37,10 @@ class HeldOutClasses:
 
 
 class SeenClassesOnly:
-    """The training images of a data set, and nothing else of it.
+    """The training images of a data set, and nothing else.
 
-    Keeps no test index, no label of a test image and no description of an unseen class. Its sources refuse
-    every image that is not a training image, so that a mistake raises instead of flattering.
+    It has no test index, no label of a test image and no description of an unseen class. Its sources refuse every image
+    that is not a training image, so a mistake raises an error instead of giving figures that are too good.
 
     Args:
         data: the full problem; no reference to it is kept.
@@ -63,10 +63,10 @@ class SeenClassesOnly:
         self._share = len(data.unseen) / data.num_classes
 
     def problem(self, held_out: HeldOutClasses) -> ZeroShotDataset:
-        """A zero-shot problem in which some seen classes play the unseen ones.
+        """A zero-shot problem in which some seen classes are used as unseen classes.
 
         Raises:
-            UserError: too few seen classes for that many folds, or a name that is none of a seen class.
+            UserError: too few seen classes for that many folds, or a name that is not of a seen class.
         """
         if held_out.names:
             return self._hold_out(self._ids(held_out.names), held_out.seed, "named")
@@ -87,7 +87,7 @@ class SeenClassesOnly:
         return self._hold_out(shuffled[:held], generator, name)
 
     def _ids(self, names: tuple[str, ...]) -> Tensor:
-        """Places of the named classes among the seen ones."""
+        """Positions of the named classes among the seen ones."""
         for name in names:
             if name not in self.class_names:
                 hint = nearest(name, list(self.class_names))
@@ -100,7 +100,7 @@ class SeenClassesOnly:
         return held
 
     def _hold_out(self, held: Tensor, seed: int | torch.Generator, name: str) -> ZeroShotDataset:
-        """The problem in which the classes `held` play the unseen ones.
+        """The problem in which the classes `held` are used as unseen classes.
 
         A fifth of the other classes' images, drawn from `seed`, becomes test_seen.
         """

@@ -38,7 +38,7 @@ def dense_attention(
     return_attention: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Equation 3 of the paper: every class's own attended feature of every image.
+    """Equation 3 of the paper: an attended feature for every image and class.
 
     A = softmax(scale · X^T H) over regions, X~ = X A; cross-attention with Q = queries, K = V = regions and
     one head of size d. In plain PyTorch::
@@ -59,7 +59,7 @@ def dense_attention(
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, naming the argument.
-        RuntimeError: a backend named explicitly cannot serve; every reason is listed.
+        RuntimeError: a backend named explicitly cannot run the call; every reason is listed.
 
     >>> dense_attention(torch.zeros(2, 49, 64), torch.zeros(10, 64)).shape
     torch.Size([2, 10, 64])
@@ -94,7 +94,7 @@ def attended_scores(
 ) -> Tensor:
     """Equation 8's scores s(h_d(x~^c), k^c), exactly, without building the attended features X~.
 
-    The decoder is linear and each row of A sums to 1, so the contraction may be done in the order that costs
+    The decoder is linear and each row of A sums to 1, so the products can be done in the order that costs
     least (`plan_scores`). In plain PyTorch::
 
         decoded = F.linear(dense_attention(regions, queries, scale=scale), decoder_weight, decoder_bias)
@@ -115,7 +115,7 @@ def attended_scores(
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, naming the argument.
-        RuntimeError: a backend named explicitly cannot serve; every reason is listed.
+        RuntimeError: a backend named explicitly cannot run the call; every reason is listed.
 
     >>> K, W = torch.eye(10, 5), torch.zeros(5, 64)
     >>> attended_scores(torch.zeros(2, 49, 64), torch.zeros(10, 64), W, None, K).shape
@@ -135,12 +135,12 @@ def attended_scores(
 
 
 def _number(scale: float | Tensor) -> float | Tensor:
-    """A tensor without dimensions promotes no dtype."""
+    """A tensor without dimensions does not change the dtype of the result."""
     return scale.reshape(()) if isinstance(scale, Tensor) else scale
 
 
 def _take_in(queries: Tensor, scale: float | Tensor) -> tuple[Tensor, float]:
-    """Kernels take a number: a tensor goes into the queries, scale · X^T H = X^T (scale · H), and autograd with it."""
+    """Kernels take a number. A tensor is multiplied into the queries, X^T (scale · H), so that it gets a gradient."""
     if isinstance(scale, Tensor):
         return queries * scale.reshape(()), 1.0
     return queries, scale

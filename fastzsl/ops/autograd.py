@@ -1,8 +1,8 @@
 """The two `torch.autograd.Function`s over the opaque kernel ops.
 
-The kernels' gradients are not differentiable themselves. For a second derivative (a gradient penalty), or a
-batch of gradients at once (`is_grads_batched`), backward computes the gradients with the eager formulas instead,
-which autograd sees through.
+The kernels' gradients cannot be differentiated again. For a second derivative (as in a gradient penalty), or a batch
+of gradients at once (`is_grads_batched`), backward computes the gradients with the eager formulas instead, which
+autograd can differentiate.
 """
 
 from __future__ import annotations

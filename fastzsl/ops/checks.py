@@ -11,7 +11,7 @@ SIMILARITIES = ("cosine", "dot")
 
 
 def check_attention(regions: Tensor, queries: Tensor, scale: float | Tensor) -> None:
-    """Raise ValueError or TypeError naming the argument, what came and what was wanted."""
+    """Raise ValueError or TypeError naming the argument, what was found and what was wanted."""
     _check_tensor("regions", regions, 3, "(B, T, d)", None)
     _check_tensor("queries", queries, 2, "(C, d)", regions)
     _, T, d = regions.shape
@@ -44,7 +44,7 @@ def check_scores(
     similarity: str,
     scale: float | Tensor,
 ) -> None:
-    """Raise ValueError or TypeError naming the argument, what came and what was wanted."""
+    """Raise ValueError or TypeError naming the argument, what was found and what was wanted."""
     check_attention(regions, queries, scale)
     _check_tensor("decoder_weight", decoder_weight, 2, "(m, d)", regions)
     _check_tensor("class_embeddings", class_embeddings, 2, "(C, m)", regions)

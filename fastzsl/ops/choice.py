@@ -1,4 +1,4 @@
-"""Backend and order of a call, decided once for all calls alike: deciding takes longer than a small product."""
+"""Backend and order of a call. The choice is stored for equal calls, because it takes longer than a small product."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST = 4096  # remembered choices
 
 
 class Choice(NamedTuple):
-    """How a call is served."""
+    """How a call is computed."""
 
     backend: str
     order: str
@@ -30,7 +30,7 @@ _choices: dict[tuple[object, ...], Choice] = {}
 
 
 def choose(op: str, tensors: Inputs, scale: float | Tensor, similarity: str, backend: str) -> Choice:
-    """Validate a call and decide who serves it.
+    """Validate a call and choose its backend and order.
 
     Args:
         op: "dense_attention" or "attended_scores".
@@ -43,7 +43,7 @@ def choose(op: str, tensors: Inputs, scale: float | Tensor, similarity: str, bac
     transformed = is_transformed(*tensors, scale)
     if transformed or not is_plain(tensors) or isinstance(scale, Tensor):
         return _choose(op, tensors, scale, similarity, backend, transformed)
-    # All that validation and choice ask of a call but its scale; on a GPU they ask global settings too.
+    # Everything that validation and choice depend on, except the scale. On a GPU they depend on global settings too.
     key = (
         op, similarity, backend, default_backend(), torch.is_grad_enabled(),
         *[None if t is None else (t.shape, t.dtype, t.device, t.requires_grad) for t in tensors],

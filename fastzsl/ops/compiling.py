@@ -1,4 +1,4 @@
-"""What torch.compile is told, without importing its machinery, which takes seconds."""
+"""Marks for torch.compile, set without importing torch._dynamo, which takes seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which backend serves a call, and why the others do not."""
+"""Which backend runs a call, and why the others do not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastzsl.errors import UserError, nearest
 from fastzsl.ops.compiling import assume_constant_result
 
 KERNELS = ("native", "triton")
-"""Backends with kernels of their own, in the order in which "auto" tries them; eager serves what they cannot."""
+"""Backends with their own kernels, in the order in which "auto" tries them; eager runs all other calls."""
 
 NAMES = ("auto", "eager", *KERNELS)
 ENVIRONMENT = "FASTZSL_BACKEND"
@@ -22,15 +22,15 @@ _WORTH_A_WARNING = 100_000_000  # multiply-adds: some milliseconds
 
 
 class UnknownBackend(UserError, ValueError):
-    """A name that is no backend, or an instruction set that this machine lacks."""
+    """An unknown backend, or an instruction set that this machine does not have."""
 
 
 class UnservedCall(UserError, RuntimeError):
-    """A backend named explicitly cannot serve; the message lists every reason."""
+    """A backend named explicitly cannot run the call; the message lists every reason."""
 
 
 class Call(NamedTuple):
-    """What a backend has to know of a call to say whether it can serve it."""
+    """The properties of a call that decide which backends can run it."""
 
     op: str
     """"dense_attention" or "attended_scores"."""
@@ -63,7 +63,7 @@ class Backend(NamedTuple):
 
 
 def backends() -> dict[str, Backend]:
-    """The backends of this machine by name, and for each one that it has not, why.
+    """All backends by name: whether this machine has them, and why not.
 
     >>> bool(backends()["eager"])
     True
@@ -80,19 +80,19 @@ def kernel_module(name: str) -> Any:
     return _loaded[name]
 
 
-# Filled by the first question about a backend; a plain dict, because torch.compile traces kernel_module.
+# Filled when a backend is first needed. It is a plain dict because torch.compile traces kernel_module.
 _loaded: dict[str, Any] = {}
 
 
 def check_backend(backend: str = "auto") -> None:
-    """Refuse early what every call would refuse: before features are extracted, say.
+    """Raise early for a backend that no call could use, for example before features are extracted.
 
     Args:
-        backend: as in the ops; for "auto" what FASTZSL_BACKEND names is checked.
+        backend: as in the ops; for "auto" the value of FASTZSL_BACKEND is checked.
 
     Raises:
-        UnknownBackend: no such backend, or FASTZSL_ISA names an instruction set that this machine lacks. It
-            is a `fastzsl.errors.UserError` of one line, and a ValueError.
+        UnknownBackend: no such backend, or FASTZSL_ISA names an instruction set that this machine does not have.
+            It is a `fastzsl.errors.UserError` of one line, and a ValueError.
         UnservedCall: this machine does not have the backend. A UserError of one line, and a RuntimeError.
     """
     name = _known(backend)
@@ -103,7 +103,7 @@ def check_backend(backend: str = "auto") -> None:
 
 
 def _known(backend: str) -> str:
-    """The name, or for "auto" that in FASTZSL_BACKEND, if it is one of `NAMES`."""
+    """The name, or for "auto" the value of FASTZSL_BACKEND, if it is one of `NAMES`."""
     source = "backend"
     if backend == "auto" and (default := default_backend()):
         source, backend = ENVIRONMENT, default
@@ -114,15 +114,15 @@ def _known(backend: str) -> str:
 
 
 def resolve(backend: str, call: Call) -> str:
-    """The name of the backend that serves `call`.
+    """The name of the backend that runs `call`.
 
-    "auto" takes the first kernel backend that can serve the call and is not slower than eager on it; any
-    other name is a demand. Under a transform of `torch.func` or with a forward-mode tangent every backend has
-    the eager formulas differentiated, as in a second derivative.
+    "auto" chooses the first kernel backend that can run the call and is not slower than eager on it. Any other name
+    is used or raises. Under a transform of `torch.func`, with a forward-mode tangent, and in a second derivative,
+    every backend differentiates the eager formulas.
 
     Raises:
-        UnknownBackend: unknown name, or an instruction set in FASTZSL_ISA that this machine lacks.
-        UnservedCall: a backend named explicitly cannot serve; every reason is listed.
+        UnknownBackend: unknown name, or an instruction set in FASTZSL_ISA that this machine does not have.
+        UnservedCall: a backend named explicitly cannot run the call; every reason is listed.
     """
     backend = _known(backend)
     if backend == "eager":
@@ -144,7 +144,7 @@ def resolve(backend: str, call: Call) -> str:
 
 
 def explain(call: Call) -> dict[str, list[str]]:
-    """For each kernel backend why "auto" passes it over for `call`; an empty list means it would serve."""
+    """For each kernel backend, why "auto" does not use it for `call`; an empty list if it would."""
     reasons = {}
     for name in KERNELS:
         reasons[name] = list(_why_not(name, call))
@@ -156,7 +156,7 @@ def explain(call: Call) -> dict[str, list[str]]:
 
 
 def _warn_if_missing(call: Call) -> None:
-    """Warn once that `call` would be faster with the native kernels, if it is large and they are not here."""
+    """Warn once that `call` would be faster with the native kernels, if it is large and they are not installed."""
     if torch.compiler.is_compiling() or call.device.type != "cpu" or not _missing("native"):
         return
     if call.B * call.T * call.C * call.d >= _WORTH_A_WARNING:
@@ -185,5 +185,5 @@ def _missing_once(name: str) -> tuple[str, ...]:
 
 @assume_constant_result
 def default_backend() -> str:
-    """What FASTZSL_BACKEND names; empty if nothing."""
+    """The value of FASTZSL_BACKEND; empty if it is not set."""
     return os.environ.get(ENVIRONMENT, "")

@@ -1,4 +1,4 @@
-"""Backend "eager": plain PyTorch in the planner's order. Autograd and torch.compile see through it."""
+"""Backend "eager": plain PyTorch in the planner's order, which autograd and torch.compile can trace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
     "dot": ("attend", "project", "prototype"),
     "cosine": ("attend", "project"),
 }
-REMAKES_DECODED = False  # autograd keeps them: see `planner.score_costs`
+REMAKES_DECODED = False  # autograd saves the decoded features, see `planner.score_costs`
 
 _EPS = 1e-12  # F.normalize's clamp
 
@@ -20,7 +20,7 @@ _EPS = 1e-12  # F.normalize's clamp
 def dense_attention(
     regions: Tensor, queries: Tensor, *, scale: float | Tensor = 1.0, return_attention: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`reference.dense_attention`: there is no cheaper order in plain PyTorch."""
+    """`reference.dense_attention`; plain PyTorch has no cheaper order."""
     return reference.dense_attention(regions, queries, scale=scale, return_attention=return_attention)
 
 
@@ -38,7 +38,7 @@ def attended_scores(
     """As `reference.attended_scores`, without ever building X~ (B, C, d) unless that is the cheapest order.
 
     Args:
-        order: one of `ORDERS[similarity]`; None, or an order that only kernels have, lets the planner choose.
+        order: one of `ORDERS[similarity]`; for None, or an order that only kernels have, the planner chooses.
 
     Returns:
         scores (B, C).

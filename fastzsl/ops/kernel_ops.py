@@ -1,7 +1,7 @@
 """The kernel backends as opaque `torch.library.custom_op`s, so that compile, export and opcheck know them.
 
-One op for each of forward and backward; `backend` names the module that computes it (see `dispatch`). Outputs
-that nobody needs are empty tensors of shape (0,), because a schema cannot have optional results.
+There is one op for each forward and backward function; `backend` names the module that computes it (see `dispatch`).
+Outputs that are not needed are empty tensors of shape (0,), because a schema cannot have optional results.
 """
 
 # No `from __future__ import annotations` here: custom_op reads its schema from real annotations.
@@ -16,7 +16,7 @@ from fastzsl.ops.transforms import is_plain
 
 
 def run(op: Any, backend: str, tensors: Tuple[Optional[Tensor], ...], *settings: Any) -> Any:  # noqa: UP006, UP045
-    """Call `op` of this module; its function in the backend's own module where nothing has to see the op."""
+    """Call `op` of this module, or directly the backend's function if no compiler or tracer needs the op."""
     if is_plain(tensors):
         return getattr(kernel_module(backend), _FUNCTIONS[op])(*tensors, *settings)
     return op(*tensors, *settings, backend)
@@ -75,7 +75,7 @@ def scores_forward(
     """(scores (B, C), attention (B, C, T), values); the last two empty unless `save`.
 
     `values` is V (B, T, m) in order "project", X~ (B, C, d) in "attend" and U (B, C, T) in "prototype" (dot only),
-    without what the bias adds to it.
+    without the contribution of the bias.
     """
     return kernel_module(backend).scores_forward(
         regions, queries, decoder_weight, decoder_bias, class_embeddings, similarity, scale, order, save

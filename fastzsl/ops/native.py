@@ -1,7 +1,7 @@
 """Backend "native": the C++ kernels for the CPU (csrc/), called with addresses, shapes and strides.
 
-`FASTZSL_ISA` forces an instruction set ("portable", "avx2", "avx512", "avx512bf16", "amx"); one that this
-machine lacks is refused with a message.
+`FASTZSL_ISA` selects an instruction set ("portable", "avx2", "avx512", "avx512bf16", "amx"); one that this machine
+does not have is refused with a message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
     "cosine": ("project", "attend"),
 }
 
-REMAKES_DECODED = True  # decoded features, in the backward pass: see `planner.score_costs`
+REMAKES_DECODED = True  # the backward pass computes decoded features again, see `planner.score_costs`
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _SIMILARITY = {"dot": 0, "cosine": 1}
@@ -53,8 +53,8 @@ def _load() -> tuple[ModuleType | None, tuple[str, ...]]:
 def _torch_openmp() -> int:
     """Address of GOMP_parallel in the OpenMP runtime that PyTorch itself runs on; 0 if that has none.
 
-    The symbol is looked up from PyTorch's own library and what that links, so a libgomp that something else has
-    loaded is never taken for PyTorch's.
+    The symbol is searched in PyTorch's own library and the libraries that it links, so another libgomp in this process
+    is never used by mistake.
     """
     for name in (str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"), "libtorch_cpu.so"):
         with contextlib.suppress(OSError):
@@ -68,13 +68,13 @@ def missing() -> list[str]:
     """Why this installation has no native kernels; empty if it has.
 
     Raises:
-        UnknownBackend: FASTZSL_ISA names an instruction set that this machine lacks.
+        UnknownBackend: FASTZSL_ISA names an instruction set that this machine does not have.
     """
     return list(_load()[1])
 
 
 def refuses(call: Call) -> list[str]:
-    """Why the native kernels cannot serve `call`; empty if they can."""
+    """Why the native kernels cannot run `call`; empty if they can."""
     reasons = []
     if call.device.type != "cpu":
         reasons.append(f"it runs on the CPU, the tensors are on {call.device}")
@@ -84,11 +84,11 @@ def refuses(call: Call) -> list[str]:
 
 
 def slower(call: Call) -> str | None:
-    """Why "auto" should pass the native kernels over for `call`; None if it should not.
+    """Why "auto" should not use the native kernels for `call`; None if it should.
 
-    The borders are those of the crossover tables in bench/results, and of small calls on a processor without
-    AVX-512. With few classes the time goes into reading the regions, which PyTorch does as well; with one image and
-    many classes scored by dot product, into packing what no second image shares.
+    The limits come from the crossover tables in bench/results, and from small calls on a processor without AVX-512.
+    With few classes most of the time is reading the regions, which PyTorch does as fast. With one image and many
+    classes scored by dot product, most of the time is packing matrices, which several images would share.
     """
     B, T, C, d = call.B, call.T, call.C, call.d
     if B * T <= 64:
@@ -215,12 +215,12 @@ def _module() -> ModuleType:
 
 
 def _threads(multiply_adds: int) -> int:
-    """As PyTorch, but no thread for less than some ten microseconds of work: waking it would take longer."""
+    """As many threads as PyTorch, but none for less than about ten microseconds of work: waking it takes longer."""
     return max(1, min(torch.get_num_threads(), multiply_adds // 1_000_000))
 
 
 def _walkable(regions: Tensor) -> Tensor:
-    """Regions with T or d contiguous are used where they lie; any other layout is copied once."""
+    """Regions with T or d contiguous are used in place; any other layout is copied once."""
     _, stride_t, stride_d = regions.stride()
     return regions if stride_d == 1 or stride_t == 1 else regions.contiguous()
 
@@ -234,10 +234,10 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _empty_large(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """As `torch.empty`; from 8 MiB on, in memory that is used again after the tensor is gone.
+    """As `torch.empty`, but tensors of 8 MiB and more get memory that is used again when the tensor is freed.
 
-    The system's allocator hands out fresh pages for every large tensor, and clearing those took four times as
-    long as computing the attended regions of a batch.
+    The system's allocator returns new pages for every large tensor. Clearing these pages took four times as long as
+    computing the attended features of a batch.
     """
     numbers = math.prod(shape)
     if numbers * dtype.itemsize < _LARGE:
@@ -246,7 +246,7 @@ def _empty_large(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def _empty_grads(inputs: tuple[Tensor | None, ...], needs: list[bool]) -> list[Tensor]:
-    """Contiguous gradients to be filled; of no elements (and so at address 0) where nobody needs them."""
+    """Contiguous gradients to be filled; those that are not needed have no elements, and so address 0."""
     return [
         inputs[0].new_empty((0,)) if t is None or not need else t.new_empty(t.shape)  # type: ignore[union-attr]
         for t, need in zip(inputs, needs)

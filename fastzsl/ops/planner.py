@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 
 ORDERS = ("attend", "project", "prototype")
-"""Of the dot product; the cosine has the first two. It would need the lengths of e from the Gram matrix of the
-decoded regions, which lose their digits, and the gradient of W twice as many, where decoded regions cancel."""
+"""Orders of the dot product; the cosine has the first two. With "prototype" it would need the lengths of e from the
+Gram matrix of the decoded regions. If these cancel, the lengths lose most of their digits, and the gradient of W loses
+even more."""
 INPUTS = ("regions", "queries", "decoder_weight", "decoder_bias", "class_embeddings")
 """The tensor arguments of `attended_scores`, by which `gradients` names those that need a gradient."""
 
 
 class Plan(NamedTuple):
-    """The chosen order, and the multiply-adds of a whole batch in every order that was considered."""
+    """The chosen order, and the multiply-adds of a whole batch in every order that was compared."""
 
     order: str
     costs: dict[str, int]
 
 
 def needed_gradients(*tensors: Tensor | None) -> tuple[str, ...]:
-    """Names among `INPUTS` of the tensors, given in that order, whose gradient a call now has to prepare for."""
+    """The names in `INPUTS` of those tensors (given in that order) that need a gradient in this call."""
     if not torch.is_grad_enabled():
         return ()
     return tuple([name for name, t in zip(INPUTS, tensors) if t is not None and t.requires_grad])
@@ -61,7 +62,7 @@ def score_costs(
         B, T, C, d, m: images, regions, classes, feature size, embedding size.
         similarity: "cosine" or "dot".
         gradients: which of `INPUTS` need a gradient; empty for the forward pass alone.
-        remakes: the backend makes decoded features again in its backward pass instead of keeping them.
+        remakes: the backend computes decoded features again in its backward pass instead of saving them.
 
     Returns:
         multiply-adds of a whole batch for each of `ORDERS` that the similarity has.

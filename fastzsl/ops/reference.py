@@ -1,4 +1,4 @@
-"""Both ops in the shortest correct PyTorch, any dtype: the truth that every backend is held against."""
+"""Both ops in the shortest correct PyTorch, for any dtype. Every backend is compared with these functions."""
 
 from __future__ import annotations
 

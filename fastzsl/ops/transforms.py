@@ -1,7 +1,7 @@
-"""Who else watches a call: transforms of `torch.func`, forward-mode tangents, tracers.
+"""Detect calls under transforms of `torch.func`, with forward-mode tangents, or under tracers.
 
-The kernels are opaque to PyTorch. Their gradients come from a `torch.autograd.Function`, which reverse mode knows
-and nothing else does. Every other derivative is taken of the eager formulas, by every backend.
+The kernels are opaque to PyTorch. Their gradients come from a `torch.autograd.Function`, which works in reverse mode
+only. For all other derivatives every backend differentiates the eager formulas.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def is_batch_of_gradients(*grads: Tensor | None) -> bool:
 
 
 def is_plain(tensors: tuple[Tensor | None, ...]) -> bool:
-    """Whether nothing but the result of a kernel is wanted: ordinary tensors, and no compiler or tracer.
+    """Whether only the result of a kernel is needed: ordinary tensors, and no compiler or tracer.
 
-    Such a call need not go through `torch.library`, which takes longer than a small kernel.
+    Such a call does not need `torch.library`, whose overhead is larger than the time of a small kernel.
     """
     return not (
         torch.compiler.is_compiling()

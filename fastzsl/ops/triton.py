@@ -1,8 +1,7 @@
-"""Backend "triton": the kernels of `fastzsl.kernels` on a GPU, or on the CPU in Triton's interpreter for
-tests.
+"""Backend "triton": the kernels of `fastzsl.kernels` on a GPU, or on the CPU in Triton's interpreter for tests.
 
-With TRITON_INTERPRET=1 set before Triton is first imported, CPU tensors are accepted: slow, and exact enough
-to prove indexing and algebra, which is what it is for.
+With TRITON_INTERPRET=1 set before Triton is first imported, CPU tensors are accepted. This is slow. It is meant for
+tests of the indexing and the algebra.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ from fastzsl.ops.dispatch import Call
 
 ORDERS: dict[str, tuple[str, ...]] = {"dot": ("prototype", "project"), "cosine": ("project", "attend")}
 
-REMAKES_DECODED = False  # order "attend" does, but it has the largest of the costs anyway where that counts
+REMAKES_DECODED = (
+    False  # order "attend" does so, but where it matters that order is the most expensive anyway
+)
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _MOST_REGIONS = 16_384  # a row of attention is one tile of the backward kernels
@@ -39,7 +40,7 @@ def missing() -> list[str]:
 
 
 def refuses(call: Call) -> list[str]:
-    """Why a call cannot be served; empty if it can."""
+    """Why this backend cannot run a call; empty if it can."""
     reasons = []
     if call.dtype not in _DTYPES:
         reasons.append(f"dtype is {call.dtype}; wanted float32, float16 or bfloat16")
@@ -161,7 +162,7 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
 
 
-# Facts of the machine, which torch.compile need not trace.
+# These functions depend only on the machine, so torch.compile does not need to trace them.
 @assume_constant_result
 def _too_old(device: torch.device) -> bool:
     return torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0)

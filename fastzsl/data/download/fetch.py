@@ -1,4 +1,4 @@
-"""Download a file from a server that may break off, lie or change its mind."""
+"""Download a file from a server whose connections may break, or whose answers may be wrong or change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastzsl.errors import UserError
 
 BLOCK = 1 << 20
 ATTEMPTS = 5
-"""How often in a row a connection may break without a new byte before the download is given up."""
+"""The download fails after this number of connections in a row that break without a new byte."""
 TIMEOUT = 30.0
 LARGEST_DOWNLOAD = 64 << 30
 
@@ -38,16 +38,16 @@ def download(
     progress: Callable[[int, int | None], None] = lambda done, total: None,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Fetch `url` into `path`, going on where an earlier try stopped.
+    """Fetch `url` into `path`, continuing where an earlier attempt stopped.
 
-    What has come lies in `<name>.part`, with the server's ETag beside it: a file that changed on the server
-    is fetched anew rather than patched. The file gets its name when it has the length that the server, or
-    `size`, says, and the digest, if there is one.
+    The received bytes are in `<name>.part`, and the server's ETag in a file beside it. A file that changed on the
+    server is fetched again from the start. The file gets its name when its length is that of the server or of `size`,
+    and its digest, if there is one, is right.
 
     Args:
-        size, digest: what is published of the file.
-        progress: hears of the bytes that are there and of the total, if known.
-        wait: sleeps between tries.
+        size, digest: published size and digest of the file.
+        progress: called with the number of bytes received and the total, if known.
+        wait: sleeps between attempts.
 
     Raises:
         UserError: no such file on the server, a connection that breaks again and again, a wrong length or
@@ -69,7 +69,7 @@ def download(
             reason = f"the server answers {error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.filename:
-                raise  # our own disk, not the network
+                raise  # an error of the local disk, not of the network
             reason = str(getattr(error, "reason", error)) or type(error).__name__
         came = (part.stat().st_size if part.exists() else 0) > have
         fruitless = 1 if came else fruitless + 1
@@ -99,7 +99,7 @@ def download(
 def _fetch_rest(
     url: str, part: Path, tag_file: Path, size: int | None, progress: Callable[[int, int | None], None]
 ) -> int:
-    """One connection's worth; returns the announced length of the whole file once all of it is here."""
+    """Read from one connection; returns the announced length of the whole file when all of it was received."""
     have = part.stat().st_size if part.exists() else 0
     tag = tag_file.read_text() if tag_file.exists() else ""
     request = urllib.request.Request(url, headers={"User-Agent": "fastzsl", "Accept-Encoding": "identity"})
@@ -112,7 +112,7 @@ def _fetch_rest(
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
-        part.unlink()  # what is here is no beginning of what is there
+        part.unlink()  # the received bytes are not the beginning of the server's file
         return _fetch_rest(url, part, tag_file, size, progress)
     with answer:
         start, total = _range(url, answer, have, size)
@@ -135,7 +135,7 @@ def _fetch_rest(
 
 
 def _range(url: str, answer: http.client.HTTPResponse, have: int, size: int | None) -> tuple[int, int | None]:
-    """From which byte the answer goes on, and the length of the whole file."""
+    """The first byte of the answer, and the length of the whole file."""
     start, total = 0, None
     if answer.status == 206:
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
@@ -157,6 +157,6 @@ def _range(url: str, answer: http.client.HTTPResponse, have: int, size: int | No
 
 
 def _strong_tag(answer: http.client.HTTPResponse) -> str:
-    """What `If-Range` may carry: a strong ETag, or the date of the last change."""
+    """A value for `If-Range`: a strong ETag, or the date of the last change."""
     tag = answer.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")

@@ -1,4 +1,4 @@
-"""Unpack an archive of a stranger: nothing outside the folder, no links, no more bytes than agreed."""
+"""Unpack an untrusted archive: no file outside the folder, no links, and no more bytes than a limit."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ def unpack(
 ) -> int:
     """Unpack a .zip, .tar, .tgz or .tar.gz below `folder`; returns the number of files.
 
-    Only plain files are made. Everything goes to a folder of its own first and is moved when all of it is
-    there.
+    Only plain files are made. They are first written to a separate folder, and moved when all are complete.
 
     Args:
-        most_bytes: the most that the archive may unpack to; counted as bytes are written, whatever it claims.
-        progress: hears of the bytes written since the last call.
+        most_bytes: limit of the unpacked size. Written bytes are counted; sizes that the archive states are not used.
+        progress: called with the number of bytes written since the last call.
 
     Raises:
         UserError: damaged; a path that leaves the folder; a link or device; too many files or bytes.
@@ -70,10 +69,10 @@ def unpack(
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{archive}: two files of the name {error.filename}") from None
     except OSError as error:
-        if error.filename or error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
+        if error.filename or error.errno not in (None, errno.EINVAL):  # EINVAL: a seek outside the file
             raise
         raise UserError(f"{archive}: damaged ({error})") from None
-    except Exception as error:  # zip, zlib, lzma and tar each have their own
+    except Exception as error:  # zip, zlib, lzma and tar raise different types
         said = first_line(error)
         raise UserError(f"{archive}: damaged ({said})") from None
     finally:
@@ -99,7 +98,7 @@ def _entries(archive: Path) -> Iterator[Entry]:
         for member in tape:
             if member.isdir():
                 continue
-            # Not `tarfile.data_filter`: it lets links pass that stay inside the folder, and says nothing of sizes.
+            # `tarfile.data_filter` is not enough: it allows links inside the folder, and does not check sizes.
             if not member.isreg():
                 raise UserError(f"{archive}: {member.name} is a link or a device; only files are unpacked")
             source = tape.extractfile(member)
@@ -112,7 +111,7 @@ def _as_it_is(source: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
 
 
 class _ShortHeaders(tarfile.TarInfo):
-    """Refuses long names and extended headers of megabytes, which `tarfile` would read into memory."""
+    """Refuses long names and large extended headers, which `tarfile` would read into memory."""
 
     def _proc_member(self, tape: tarfile.TarFile) -> tarfile.TarInfo:
         if not self.isreg() and not self.isdir() and self.size > LONGEST_HEADER:
@@ -121,7 +120,7 @@ class _ShortHeaders(tarfile.TarInfo):
 
 
 def _safe_name(archive: Path, name: str) -> PurePosixPath:
-    """The entry's path below the folder, or `UserError` if it would be anywhere else."""
+    """The entry's path below the folder; raises `UserError` if it is outside."""
     path = PurePosixPath(name.replace("\\", "/"))
     parts = [part for part in path.parts if part != "."]
     bad = path.is_absolute() or ".." in parts or not parts or any(":" in p or "\0" in p for p in parts[:1])
@@ -131,7 +130,7 @@ def _safe_name(archive: Path, name: str) -> PurePosixPath:
 
 
 def _move_into(new: Path, folder: Path) -> None:
-    """Move a tree into another, file by file where folders exist already; links on the way are refused."""
+    """Move a tree into another, file by file if folders exist already; links in the path are refused."""
     for item in sorted(new.iterdir()):
         target = folder / item.name
         if target.is_symlink():

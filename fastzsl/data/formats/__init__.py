@@ -1,1 +1,1 @@
-"""The forms in which a data set comes."""
+"""The formats of data sets."""

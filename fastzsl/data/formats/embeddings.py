@@ -1,4 +1,4 @@
-"""Class embeddings of one's own, attributes or word vectors, from a CSV, .npz or .mat file."""
+"""The user's own class embeddings, attributes or word vectors, from a CSV, .npz or .mat file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_FILE = 1 << 30
 def read_embeddings(path: Path, class_names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
     """Embeddings of the classes `class_names`, in their order, from a file that names the classes.
 
-    `.csv`: columns class,<number>... (a column `split` is passed over). `.npz`: `names` (C',) and
+    `.csv`: columns class,<number>... (a column `split` is ignored). `.npz`: `names` (C',) and
     `embeddings` (C', m). `.mat`: `att` (m, C') and `allclasses_names`, as in the proposed splits
     (`sent_splits.mat`). Names agree if they differ only in case, in a number before a dot, and in `_`, `+`,
     `-` or spaces.
@@ -30,7 +30,7 @@ def read_embeddings(path: Path, class_names: Sequence[str]) -> tuple[Tensor, tup
         (C, m) float32, and the names of the m columns, if the file has any.
 
     Raises:
-        UserError: not such a file, a class that it lacks, or numbers that are not finite.
+        UserError: not such a file, a class is missing in it, or numbers are not finite.
     """
     names, values, columns = _read_rows(path)
     rows = [names.index(found) for found in match_names(path, list(names), class_names)]
@@ -55,15 +55,15 @@ def _read_rows(path: Path) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
 
 
 def read_attribute_vectors(path: Path, attribute_names: Sequence[str], count: int) -> np.ndarray:
-    """Word vectors of the attributes, (m, k) float32, from a file as for `read_embeddings` with attributes for classes.
+    """Word vectors of the attributes, (m, k) float32, from a file as for `read_embeddings`, but with attributes' names.
 
     Args:
         path: the file.
-        attribute_names: m names; empty where they are not known, then the file's rows are taken in their order.
+        attribute_names: m names; empty if they are not known, then the order of the file's rows is used.
         count: m.
 
     Raises:
-        UserError: not such a file, an attribute that it lacks, or another number of rows.
+        UserError: not such a file, an attribute is missing in it, or another number of rows.
     """
     if attribute_names:
         return read_embeddings(path, attribute_names)[0].numpy()
@@ -86,10 +86,10 @@ def check_embeddings(path: Path, values: np.ndarray, class_names: Sequence[str])
 
 
 def match_names(path: Path, found: list[str], wanted: Sequence[str]) -> list[str]:
-    """The name in `found` of each wanted class; exact names first, then `plain_name`s.
+    """The name in `found` of each wanted class: an equal name, or else one with an equal `plain_name`.
 
     Raises:
-        UserError: a class without a name there, or two names that could be it.
+        UserError: a class without such a name, or with two.
     """
     exact = set(found)
     plain: dict[str, list[str]] = {}
@@ -107,7 +107,7 @@ def match_names(path: Path, found: list[str], wanted: Sequence[str]) -> list[str
 
 
 def plain_name(name: str) -> str:
-    """`001.Black_footed_Albatross` and `black footed albatross` are the same class."""
+    """A name in a common form, so that `001.Black_footed_Albatross` and `black footed albatross` are equal."""
     return re.sub(r"[\s_+\-]+", " ", re.sub(r"^\d+\.", "", name.strip())).strip().lower()
 
 
@@ -125,13 +125,11 @@ def _from_npz(path: Path) -> tuple[list[str], np.ndarray]:
             names, values = file["names"], file["embeddings"]
     except UserError:
         raise
-    except Exception as error:  # zip, zlib and numpy each have their own
+    except Exception as error:  # zip, zlib and numpy raise different types
         said = first_line(error)
         raise UserError(f"{path}: not a whole .npz file of names and numbers ({said})") from None
     for name, array in (("names", names), ("embeddings", values)):
-        if not isinstance(
-            array, np.ndarray
-        ):  # numpy hands out the bytes of what it does not take for an array
+        if not isinstance(array, np.ndarray):  # numpy returns bytes for an entry that is not an array
             raise UserError(f"{path}: {name} is no array; wanted names (C,) and embeddings (C, m)")
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise UserError(f"{path}: names is {names.shape} of {names.dtype}; wanted texts (C,)")

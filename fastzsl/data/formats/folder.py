@@ -1,4 +1,4 @@
-"""A folder of images with a table of class attributes: how a user brings their own data."""
+"""A folder of images with a table of class attributes: the format of a user's own data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastzsl.errors import UserError, first_line, nearest
 from fastzsl.files.special import refuse_special, special_kind
 
 NOT_IMAGES = frozenset({"thumbs.db", "desktop.ini"})
-"""What desktops leave in folders of images; hidden files are passed over too."""
+"""Files that desktop systems write into folders of images. They are ignored, as hidden files are."""
 
 TEST_SEEN_SHARE = 0.2
 MAX_PIXELS = 100_000_000
@@ -27,11 +27,11 @@ MAX_PIXELS = 100_000_000
 
 
 class FolderImages:
-    """Images read from files when asked for.
+    """Images read from files when they are needed.
 
     Attributes:
         paths: the files.
-        skipped: what was wrong with the images that were left out, a line each.
+        skipped: one line for each image that was left out, saying what is wrong with it.
     """
 
     def __init__(self, paths: list[Path], skipped: tuple[str, ...] = ()) -> None:
@@ -41,7 +41,7 @@ class FolderImages:
         return len(self.paths)
 
     def image(self, index: int) -> Image.Image:
-        """Raises `UserError` naming the file if it is not a whole image of bearable size."""
+        """Raises `UserError` naming the file if it is not a complete image, or is too large."""
         return read_image(self.paths[index])
 
     def mask(self, index: int) -> np.ndarray | None:
@@ -52,9 +52,9 @@ class FolderImages:
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a path in a folder of images has to be an image: neither hidden, nor a folder, nor what desktops leave.
+    """Whether a path in a folder of images must be an image: not hidden, not a folder, not a desktop system's file.
 
-    A FIFO, a socket or a device has to be one too, so that whoever reads it tells that it is none.
+    True also for a FIFO, a socket or a device, so that reading it reports the error.
     """
     if path.name.startswith(".") or path.name.lower() in NOT_IMAGES:
         return False
@@ -87,13 +87,13 @@ def read_image(path: Path) -> Image.Image:
 def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False) -> ZeroShotDataset:
     """Read `<root>/images/<class>/*` and `<root>/classes.csv` (columns `class,split,<attribute>...`).
 
-    A fifth of each seen class's images, drawn from `seed`, is test_seen. Hidden files are passed over; every other
-    file has to be an image.
+    A fifth of each seen class's images, drawn from `seed`, is test_seen. Hidden files are ignored; every other file
+    must be an image.
 
     Args:
         root: the folder.
         seed: decides the split of the seen classes' images.
-        skip_bad_images: decode every image first and leave out those that cannot be read; `images.skipped` names
+        skip_bad_images: decode every image first, and leave out those that cannot be read; `images.skipped` lists
             them.
 
     Raises:
@@ -230,7 +230,7 @@ def _list_images(folder: Path, table: Path, names: list[str]) -> tuple[list[Path
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with an image, or nothing."""
+    """What is wrong with an image; an empty string if nothing is."""
     try:
         read_image(path)
     except UserError as error:
@@ -239,7 +239,7 @@ def _fault(path: Path) -> str:
 
 
 def fingerprint(paths: list[Path], root: Path) -> str:
-    """Changes whenever an image's name below `root`, its size or its time of change does; not with `root` itself."""
+    """Changes with an image's name below `root`, its size or its modification time, but not with `root` itself."""
     digest = hashlib.sha256()
     for path in paths:
         status = path.stat()

@@ -1,8 +1,8 @@
-"""A whole data set in one HDF5 file, with the names that the dense-attention papers use; all counted from 0.
+"""A whole data set in one HDF5 file, with the names of the dense-attention papers. Indices and labels count from 0.
 
-feature_map (N, d, h, w), labels (N,), trainval_loc, test_seen_loc, test_unseen_loc, att and original_att (C,
-m). We add allclasses_names (C,), attribute_names (m,) and image_files (N,); files without them can be read
-too.
+The arrays are feature_map (N, d, h, w), labels (N,), trainval_loc, test_seen_loc, test_unseen_loc, att and
+original_att (C, m). This package adds allclasses_names (C,), attribute_names (m,) and image_files (N,); files without
+them can be read too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_CLASSES = 1_000_000
 
 
 def hdf5_dataset(path: Path, class_embeddings: str = "att") -> ZeroShotDataset:
-    """Read such a file; the feature maps stay in it until they are asked for.
+    """Read such a file; the feature maps are read later, when they are needed.
 
     Args:
         path: the file.

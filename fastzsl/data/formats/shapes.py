@@ -1,4 +1,4 @@
-"""`shapes`: the built-in data set, drawn from a seed, that tests whether attention binds attributes to a place."""
+"""`shapes`: the built-in data set, drawn from a seed. It tests whether attention finds attributes at one place."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fastzsl.data.formats.drawing import COLOURS, SHAPES, TEXTURES, Combination,
 from fastzsl.errors import UserError
 
 MOST_DISTRACTORS = 50
-"""More would be dots."""
+"""With more, the objects would be too small to be recognised."""
 CLASSES, UNSEEN, IMAGES, TEST_SEEN_SHARE = 40, 10, 40, 0.2
 
 
 class ShapesImages:
-    """Images drawn when asked for; image i is the same on every machine and in any order."""
+    """Images drawn when they are needed; image i is the same on every machine and in any order."""
 
     def __init__(self, objects: list[list[Combination]], seed: int) -> None:
         self._objects = objects

@@ -1,9 +1,7 @@
 """The proposed splits (Xian et al.), on which zero-shot papers compare: res101.mat and att_splits.mat.
 
-Their indices and labels count from 1 and are uint16 at times. `train_loc` and `val_loc` together are trainval
-*and*
-test_seen: whoever trains on `train_loc` trains on test images. So only the classes of the two are used
-    here.
+Their indices and labels count from 1 and are sometimes uint16. `train_loc` and `val_loc` together are trainval *and*
+test_seen, so training on `train_loc` would use test images. Only the classes of the two are used here.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from fastzsl.files.matlab import read_mat
 
 @dataclass(frozen=True)
 class Known:
-    """What a published data set is known to have; a file that differs is one of another data set."""
+    """The known sizes of a published data set; a file that differs belongs to another data set."""
 
     folder: str
     images: int
@@ -50,11 +48,11 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Published:
-    """What `att_splits.mat` and the labels of `res101.mat` say, checked and counted from 0.
+    """The contents of `att_splits.mat` and the labels of `res101.mat`, checked and counted from 0.
 
     Attributes:
-        class_names: C names; FLO comes without and gets class_001, ….
-        att, original_att: (C, m) float32; the latter None where the file lacks it.
+        class_names: C names; FLO has none and gets class_001, ….
+        att, original_att: (C, m) float32; the latter is None if the file does not have it.
         labels: (N,) int64.
         split: trainval, test_seen and test_unseen, seen and unseen classes.
         validation_classes: the seen classes that the authors hold out for validation, or None.
@@ -81,9 +79,9 @@ def xlsa17(
     Args:
         name: a key of `KNOWN`.
         root: holds <DS>/res101.mat and <DS>/att_splits.mat, as xlsa17.zip does in its folder data.
-        images: where the images of `image_files` lie; region features are then extracted from them.
+        images: folder of the images of `image_files`; region features are then extracted from them.
         features: file of region features to use instead; without either, the pooled features of res101.mat
-            are used, one region an image.
+            are used, with one region for each image.
         class_embeddings: "att" or "original_att".
 
     Raises:
@@ -197,7 +195,7 @@ def original_attributes(name: str, root: Path) -> np.ndarray | None:
 
 
 def known_attributes(original: Tensor, seen: np.ndarray) -> Tensor:
-    """`original_att` of AwA has -1 where nobody rated; the mean over the seen classes stands in for it."""
+    """`original_att` of AwA has -1 for missing ratings; they are replaced by the mean over the seen classes."""
     rows = original.clone()
     for column in torch.nonzero((rows < 0).any(0)).flatten().tolist():
         unknown = rows[:, column] < 0
@@ -222,10 +220,10 @@ def pooled_features(path: Path, count: int) -> np.ndarray:
 
 
 def find_images(path: Path, root: Path, published: Published) -> list[Path]:
-    """The files of `image_files` below `root`: paths of another machine, matched by their ends.
+    """The files of `image_files` below `root`. The stored paths are those of another machine; their ends must match.
 
     Raises:
-        UserError: files that are not there, or that lie in the folder of another class than their label.
+        UserError: missing files, or files in the folder of another class than their label.
     """
     texts = read_mat(path, ("image_files",)).get("image_files")
     count = len(published.labels)

@@ -17,13 +17,13 @@ BATCH = 256
 def write_xlsa17(data: ZeroShotDataset, folder: Path) -> None:
     """Write `res101.mat` and `att_splits.mat`, counted from 1 as theirs are.
 
-    `features` (d, N) are the regions' mean. `att` has unit length a class, `original_att` is as given. Unlike in
-    the published files, `train_loc` and `val_loc` are a part of `trainval_loc`, divided by class: whoever trains
-    on them sees no test image.
+    `features` (d, N) are the means over the regions. `att` has unit length for each class, `original_att` is as given.
+    Unlike in the published files, `train_loc` and `val_loc` divide `trainval_loc` by class, so training on them uses
+    no test image.
 
     Args:
         data: with images and region features.
-        folder: made if it is not there.
+        folder: made if it does not exist.
     """
     if data.regions is None or data.images is None:
         raise UserError(f"data set {data.name} has no images or no features to write")

@@ -1,4 +1,4 @@
-"""From a folder of images and a spreadsheet to an image folder that `image_folder` reads, checked on the way."""
+"""Make and check an image folder for `image_folder` from a folder of images and a spreadsheet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Material:
         unseen: (C,) bool.
         attributes: m names.
         values: (C, m) float64, as they will be written.
-        notes: what a user should know, a line each.
+        notes: lines of information for the user.
     """
 
     names: list[str]
@@ -55,9 +55,9 @@ def list_class_folders(images: Path) -> dict[str, Path]:
 def match_classes(
     sheet: Spreadsheet, folders: dict[str, Path], table: Path, partial: bool
 ) -> tuple[list[str], list[int], list[str]]:
-    """Folders and rows that belong together: folder names, row numbers, and notes.
+    """Match folders with rows: folder names, row numbers, and notes.
 
-    Names agree if they are equal, or equal but for case, spaces, underscores, hyphens and a leading "001.".
+    Names match if they are equal, or differ only in case, spaces, underscores, hyphens and a leading "001.".
 
     Raises:
         UserError: two rows or two folders of one name; a row or folder without the other, unless `partial`.
@@ -98,10 +98,10 @@ def match_classes(
 def list_images(
     folders: Sequence[Path], skip_bad: bool, progress: Progress = lambda images: None
 ) -> tuple[list[list[Path]], list[str]]:
-    """Each folder's images, every one decoded, and notes on bad ones and on files that are there twice.
+    """Each folder's images, after decoding all of them, and notes on unreadable files and on duplicates.
 
     Raises:
-        UserError: a file that is no whole image, unless `skip_bad`.
+        UserError: a file that is not a complete image, unless `skip_bad`.
     """
     listed = [
         sorted(
@@ -140,12 +140,12 @@ def list_images(
 def choose_unseen(
     names: Sequence[str], splits: Sequence[str] | None, named: Sequence[str], share: float, seed: int
 ) -> tuple[np.ndarray, str]:
-    """Which classes are unseen, (C,) bool, and a note on where that comes from.
+    """Which classes are unseen, (C,) bool, and a note on how they were chosen.
 
-    Classes named by the user come before the spreadsheet's column, that before a random share.
+    Names given by the user are used first, else the spreadsheet's column, else a random share.
 
     Raises:
-        UserError: a named class that there is not, or too few seen or unseen classes.
+        UserError: a named class does not exist, or there are too few seen or unseen classes.
     """
     if named:
         plain = {plain_name(name): i for i, name in enumerate(names)}
@@ -173,7 +173,7 @@ def choose_unseen(
 
 
 def check_place(root: Path, images: Path) -> None:
-    """Raise `UserError` unless a data set can be made in `root`: nothing is there, and it is no class's folder."""
+    """Raise `UserError` if `root` is in use already, or is in the folder of images, where it would become a class."""
     if root.is_file():
         raise UserError(f"--out {root} is a file; wanted a folder to make")
     if root.exists() and Path.cwd().is_relative_to(root.resolve()):
@@ -187,10 +187,10 @@ def check_place(root: Path, images: Path) -> None:
 
 
 def write_image_folder(material: Material, root: Path, copy: bool) -> None:
-    """Make `root` with images/<class>/* and classes.csv; it appears under its name when it is whole.
+    """Make `root` with images/<class>/* and classes.csv; it gets its name when it is complete.
 
     Args:
-        copy: copy the images; otherwise they are symbolic links to where they are.
+        copy: copy the images; otherwise make symbolic links to them.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = root.with_name(f".{root.name}.{os.getpid()}.partial")
@@ -218,7 +218,7 @@ def write_image_folder(material: Material, root: Path, copy: bool) -> None:
 
 
 def _examine(path: Path) -> tuple[str, str]:
-    """What is wrong with an image, or nothing, and a digest of its bytes."""
+    """What is wrong with an image, if anything, and a digest of its bytes."""
     try:
         read_image(path)
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""What is missing from class attributes and what is odd about them, as seen from the seen classes."""
+"""Missing values and unusual properties of class attributes, judged by the seen classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from fastzsl.errors import UserError
 
 UNEQUAL = 10.0
-"""Spreads of two attributes that differ by more than this are worth a word."""
+"""If the spreads of two attributes differ by more than this factor, a note is given."""
 
 
 def fill_missing(
@@ -49,7 +49,7 @@ def fill_missing(
 
 
 def unequal_scales(values: np.ndarray, unseen: np.ndarray) -> tuple[int, int] | None:
-    """Columns of (C, m) that spread most and least over the seen classes, where the first drowns the second."""
+    """The columns of (C, m) with the largest and smallest spread over the seen classes, if these differ too much."""
     spread = values[~unseen].std(0)
     varying = np.flatnonzero(spread > 0)
     if not len(varying):
@@ -61,10 +61,10 @@ def unequal_scales(values: np.ndarray, unseen: np.ndarray) -> tuple[int, int] | 
 def describe_attributes(
     values: np.ndarray, unseen: np.ndarray, names: Sequence[str], attributes: Sequence[str]
 ) -> list[str]:
-    """What a user should know about the numbers, a line each.
+    """Lines of information for the user about the numbers.
 
     Raises:
-        UserError: no attribute tells two seen classes apart.
+        UserError: no attribute differs between seen classes.
     """
     seen = values[~unseen]
     spread = seen.std(0)

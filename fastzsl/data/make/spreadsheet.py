@@ -1,4 +1,4 @@
-"""A table of class attributes as people keep it: any column names and order, any delimiter, words for numbers."""
+"""A table of class attributes as users have it: any column names and order, any delimiter, words instead of numbers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Spreadsheet:
         names: C class names.
         splits: "seen" or "unseen" for each class, or None where there is no such column.
         attributes: m column names.
-        values: (C, m) float64, NaN where a cell is empty.
-        left_out: columns that hold words, or nothing.
+        values: (C, m) float64, NaN for an empty cell.
+        left_out: columns with words, or without content.
         class_column, split_column: headers of the columns used so.
     """
 
@@ -67,7 +67,7 @@ def read_spreadsheet(
         leave_out: headers of columns that are no attributes.
 
     Raises:
-        UserError: anything in the file that is not clear, naming row and column.
+        UserError: anything unclear in the file, naming row and column.
     """
     header, rows, decimal_comma = _cells(path)
     for option, wanted in (("--class-column", class_column), ("--split-column", split_column)):
@@ -122,7 +122,7 @@ class Row(list[str]):
 
 
 def _cells(path: Path) -> tuple[list[str], list[Row], bool]:
-    """Header, rows of as many cells, and whether a comma may be a decimal one."""
+    """The header, rows with as many cells, and whether a comma may be a decimal comma."""
     refuse_special(path, "a CSV table of class attributes")
     try:
         raw = path.read_bytes()
@@ -138,7 +138,7 @@ def _cells(path: Path) -> tuple[list[str], list[Row], bool]:
     first = next((line for line in text.splitlines() if line.strip()), None)
     if first is None:
         raise UserError(f"{path}: the table is empty")
-    # csv.Sniffer takes a letter for the delimiter of a table with one column, and fails on many a table with words.
+    # csv.Sniffer takes a letter for the delimiter of a table with one column, and fails on many tables with words.
     delimiter = max(",;\t|", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     try:
         numbered = enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), start=1)
@@ -167,11 +167,11 @@ def _decode(raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return raw.decode("cp1252", errors="replace")  # what Excel writes where nobody asks for UTF-8
+        return raw.decode("cp1252", errors="replace")  # Excel's default on Windows
 
 
 def _class_column(path: Path, header: list[str], rows: list[Row], known: Sequence[str]) -> int:
-    """The column that names most folders; without any match, the one with a usual header."""
+    """The column that names most folders; if none does, the one with a usual header."""
     wanted = {plain_name(name) for name in known}
     hits = [len({plain_name(row[i]) for row in rows} & wanted) for i in range(len(header))]
     if max(hits) > 0:
@@ -202,7 +202,7 @@ def _splits(path: Path, header: list[str], rows: list[Row], column: int) -> list
 
 
 def _number(cell: str, decimal_comma: bool) -> float | None:
-    """The cell's number, NaN if it is empty, None if it holds something else."""
+    """The cell's number; NaN if it is empty, None if it is not a number."""
     word = cell.strip().lower().removesuffix("%").strip()
     if word in MISSING:
         return math.nan
