@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def test_pytest_benchmark_compares_the_kernels() -> None:
     done = subprocess.run(
         [*command, f"{case}-native]", f"{case}-einsum]"],
         cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")},
         capture_output=True,
         text=True,
         timeout=300,

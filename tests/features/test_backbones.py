@@ -170,7 +170,8 @@ def test_a_file_with_another_image_size_is_resampled(name: str, tmp_path: Path) 
     from safetensors.torch import save_file
 
     small = load_backbone(name, "random")
-    save_file(small.trunk.state_dict(), tmp_path / "w.safetensors")
+    weights = {name: value.contiguous() for name, value in small.trunk.state_dict().items()}
+    save_file(weights, tmp_path / "w.safetensors")
     large = load_backbone(name, tmp_path / "w.safetensors", 448)
     image = torch.rand(1, 3, 224, 224)
     with torch.no_grad():

@@ -142,7 +142,9 @@ def test_a_benchmark_from_its_raw_images(tmp_path: Path, monkeypatch: pytest.Mon
     settings = Settings(
         "sun", tmp_path / "sun.h5", tmp_path, images=tmp_path / "SUN_raw", backbone="tiny", batch_size=256
     )
-    monkeypatch.setattr("fastzsl.extract.load_backbone", lambda name, weights: tiny_backbone())
+    monkeypatch.setattr(
+        "fastzsl.extract.load_backbone", lambda name, weights, image_size=None: tiny_backbone()
+    )
     extract(settings, QUIET)
     data = hdf5_dataset(tmp_path / "sun.h5")
     truth = find_dataset(Sources("sun", tmp_path))

@@ -171,7 +171,7 @@ def test_images_are_taken_a_few_batches_ahead_and_not_all_at_once(
             'doted is no attribute of the run; did you mean "dotted"?',
         ),
         ("class,round,red,dotted,weight,size", "a,1,1,1,1,1", "size is no attribute of the run"),
-        ("class,round,red,dotted,weight,red", "a,1,1,1,1,1", "red stands there 2 times"),
+        ("class,round,red,dotted,weight,red", "a,1,1,1,1,1", '2 columns are named "red"; wanted one'),
         ("class,round,red,dotted,weight", "a,1,1,1,heavy", '"heavy"; wanted a finite number'),
         ("class,round,red,dotted,weight", "a,1,1,1,nan", '"nan"; wanted a finite number'),
         ("name,round,red,dotted,weight", "a,1,1,1,1", 'the first column is "name"; wanted "class"'),
