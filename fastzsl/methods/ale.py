@@ -1,4 +1,4 @@
-"""ALE: a bilinear ranking of classes in which every violated margin weighs what its rank costs.
+"""ALE: a bilinear ranking of classes, in which violated margins are weighted by the rank of the image's class.
 
 Akata, Perronnin, Harchaoui and Schmid, "Label-embedding for image classification", TPAMI 2016 (CVPR 2013).
 """
@@ -23,16 +23,17 @@ class ALE(RankingMethod):
 
         (L_r / r) sum_{c != y} max(0, s_c)
 
-    where L_r / r counts as a constant in the gradient. Steps of constant length down the mean over a batch; the
-    number of epochs is the only regulariser. Ranks are exact, where the paper estimates them by drawing classes.
+    where L_r / r is a constant in the gradient. Training is stochastic gradient descent on the mean over a batch with
+    a constant learning rate; the number of epochs is the only regulariser. Ranks are exact; the paper estimates them
+    from randomly drawn classes.
 
     Args:
         feature_norm, embedding_normalisation: scalings of features and class embeddings.
         lr: learning rate, in units of 1 / (mean squared length of the scaled features).
         epochs, batch_size: passes over the training images, images in a step.
-        margin: 1 in the paper. Where init_scale is 0 only lr / margin matters.
-        init_scale: W starts with normal entries of deviation init_scale / sqrt(d); 1 in the paper. 0 starts at zero,
-            which leaves no noise in directions that no training class has.
+        margin: 1 in the paper. If init_scale is 0, only lr / margin matters.
+        init_scale: W starts with normal entries of deviation init_scale / sqrt(d); 1 in the paper. With 0, W starts at
+            zero and has no noise in directions that no training class has.
         similarity: score by x' W a or by the cosine of W' x and a.
     """
 

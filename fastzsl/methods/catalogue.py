@@ -1,4 +1,4 @@
-"""All methods: the package's own, and those that a user brings."""
+"""All methods: the package's own and the user's."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def find_method(name: str) -> type[Method]:
 
 
 def load_user_methods() -> None:
-    """Import what FASTZSL_METHODS names and what installed packages offer as entry point `fastzsl.methods`.
+    """Import the files or modules in FASTZSL_METHODS, and the entry points `fastzsl.methods` of installed packages.
 
-    FASTZSL_METHODS holds files or modules, separated as in PATH. Only what the user names is run: the path of a
-    method is never taken from a run folder.
+    FASTZSL_METHODS is separated as PATH is. The path of a method is never taken from a run folder, so that opening a
+    run never executes a file that the user did not name.
 
     Raises:
         UserError: a file or module that cannot be imported.

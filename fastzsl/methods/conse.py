@@ -1,4 +1,4 @@
-"""ConSE: an image is the mean of the seen classes' embeddings, weighed by how probable each of them is.
+"""ConSE: an image's embedding is the mean of the seen classes' embeddings, weighted by their probabilities.
 
 Norouzi, Mikolov, Bengio, Singer, Shlens, Frome, Corrado and Dean, "Zero-shot learning by convex combination of
 semantic embeddings", ICLR 2014.
@@ -25,14 +25,14 @@ from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
 
 STEPS = 100
-"""L-BFGS steps in whitened features; more change the loss in its third digit."""
+"""L-BFGS steps in whitened features; more steps change the loss only in its third digit."""
 
 
 class ConvexCombination(ScaledModel):
     """A softmax over the seen classes, and their embeddings.
 
     Args:
-        top: T, number of most probable classes that count; 0 for all.
+        top: T, the number of most probable classes that are used; 0 for all.
         temperature: divides the logits.
         others: as `ScaledModel`.
     """
@@ -60,7 +60,7 @@ class ConvexCombination(ScaledModel):
         logits = logits / self.temperature
         if self.top and self.top < logits.shape[1]:
             kept, places = logits.topk(self.top, dim=1)
-            # A softmax over the kept ones is p_t over their sum.
+            # A softmax over the T classes is p_t divided by their sum.
             logits = logits.new_full(logits.shape, -float("inf")).scatter(1, places, kept)
         return logits.softmax(1) @ self.seen
 
@@ -76,7 +76,7 @@ class ConSE(ScaledMethod):
 
         f(x) = sum_t p(s_t | x) a_(s_t) / sum_t p(s_t | x),    score = cosine of f(x) and a_c
 
-    The softmax is a logistic regression with an L2 penalty; the original takes that of the network which made the
+    The softmax is a logistic regression with an L2 penalty; the paper uses the softmax of the network that makes the
     features. Nothing else is trained.
 
     Args:

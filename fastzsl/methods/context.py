@@ -1,4 +1,4 @@
-"""What a training is given beside its data: device and precision, seed, checkpoint, somebody who listens."""
+"""The inputs of a training besides its data: device and precision, seed, checkpoint, listener."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Listener = Callable[[int, int, Mapping[str, float]], None]
-"""Called after a step with its number (from 1), the number of all steps, and losses and the like."""
+"""Called after a step with its number (from 1), the number of all steps, and values such as losses."""
 
 
 def _nobody(step: int, total: int, figures: Mapping[str, float]) -> None:
@@ -32,12 +32,12 @@ class Context:
 
     Attributes:
         fabric: device, precision and processes.
-        seed: every random number comes from it.
-        checkpoint: file that keeps the state of a long training; a state found there is continued. None keeps
-            none.
-        checkpoint_steps: a checkpoint is written after so many steps.
-        identity: what the training is of; a checkpoint of something else is refused.
-        listener: hears of every step.
+        seed: decides every random number.
+        checkpoint: file with the state of a training; if it exists, the training continues from it. With None no
+            state is saved.
+        checkpoint_steps: number of steps between two checkpoints.
+        identity: of the training; a checkpoint with another identity is refused.
+        listener: called after every step.
     """
 
     fabric: Fabric = field(default_factory=_one_cpu)

@@ -1,7 +1,7 @@
 """Attention with attributes as queries, in the manner of DAZLE, through the package's own fused attention.
 
 After Huynh and Elhamifar, "Fine-Grained Generalized Zero-Shot Learning via Dense Attribute-Based Attention", CVPR 2020.
-Where their attributes are word vectors of the attributes' names, which are not at hand, attribute vectors are learned.
+Their attributes are word vectors of the attributes' names. Most data sets have none, so attribute vectors are learned.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DazleModel(Model):
         feature_dim, embedding_dim: d and m.
         attributes: largest number of attributes; class embeddings with more numbers than that are replaced by
             their coordinates along so many principal directions of the seen classes.
-        attribute_dim: size of a learned v_a; 0 takes the unit vectors, so that each attribute has rows of its own.
+        attribute_dim: size of a learned v_a; with 0, v_a are unit vectors, so that each attribute has its own rows.
         attention_scale: factor on the logits.
         embedding_normalisation: of the class embeddings.
         backend: of the attention.
@@ -77,7 +77,7 @@ class DazleModel(Model):
 
     @torch.no_grad()
     def fit_descriptions(self, seen: Tensor) -> None:
-        """Fit what happens to class embeddings on those of the seen classes (C_s, m)."""
+        """Fit the normalisation and the principal directions on the seen classes' embeddings (C_s, m)."""
         embedded = self.describe.fit(seen)
         if self.reduced:
             _, values, rows = torch.linalg.svd(embedded.double(), full_matrices=False)
@@ -96,7 +96,7 @@ class DazleModel(Model):
         return matrix if self.vectors is None else self.vectors @ matrix
 
     def evidence(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """g e (B, n), what each attribute tells of the image, and g (B, n)."""
+        """g e (B, n), the contribution of each attribute to the scores of the image, and g (B, n)."""
         attended = dense_attention(
             F.normalize(regions.to(self.value.dtype), dim=-1), self._rows(self.query),
             scale=self.attention_scale, backend=self.backend,
@@ -110,7 +110,7 @@ class DazleModel(Model):
         return lambda regions: self.evidence(regions)[0] @ owned.mT
 
     def attribute_attention(self, features: Tensor) -> Tensor:
-        """Where each attribute looks: (B, n, T), rows that sum to 1; n = m unless the embeddings are reduced."""
+        """The attention of each attribute, (B, n, T), rows that sum to 1; n = m unless the embeddings are reduced."""
         return dense_attention(
             F.normalize(features.to(self.value.dtype), dim=-1), self._rows(self.query),
             scale=self.attention_scale, return_attention=True, backend=self.backend,
@@ -155,7 +155,7 @@ class DazleObjective(nn.Module):
 
 
 def self_calibration(scores: Tensor, seen: int) -> Tensor:
-    """-mean log sum_{c unseen} softmax(s + 1[c unseen])_c: some probability is to stay with the unseen classes.
+    """-mean log sum_{c unseen} softmax(s + 1[c unseen])_c: it keeps some probability for the unseen classes.
 
     Args:
         scores: (B, C_s + C_u), the seen classes first.
@@ -178,12 +178,12 @@ class Dazle(Method):
     Args:
         attributes: largest number of attributes; class embeddings with more numbers, such as sentence embeddings,
             are replaced by their coordinates along so many principal directions of the seen classes.
-        attribute_dim: size of the learned attribute vectors from which q_a, w_a and u_a are linear; 0 learns these
-            freely for each attribute.
+        attribute_dim: size of the learned attribute vectors, of which q_a, w_a and u_a are linear functions; with 0
+            these are learned separately for each attribute.
         attention_scale: factor on the attention's logits.
         temperature: factor on the scores in the losses.
         embedding_normalisation: of the class embeddings.
-        calibration: weight of the self-calibration; 0 leaves the unseen classes' descriptions unread.
+        calibration: weight of the self-calibration; with 0 the unseen classes' descriptions are not read.
         epochs: passes over the training images, at whose end the learning rate is 0.
         batch_size: images in a step, over all devices.
         lr: highest learning rate of AdamW; it warms up and decays along a cosine.

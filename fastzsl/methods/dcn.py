@@ -1,4 +1,4 @@
-"""DCN: features mapped to the class embeddings, with a term that makes the model decide among the unseen classes.
+"""DCN: features are mapped to the class embeddings; a second term makes the model confident among unseen classes.
 
 Liu, Long, Wang and Jordan, "Generalized Zero-Shot Learning with Deep Calibration Network", NeurIPS 2018. Architecture
 and settings follow the authors' public code, in which the class branch is fixed and the features are frozen. Dropout is
@@ -129,9 +129,9 @@ class DCN(Method):
 
         cross-entropy(alpha f_seen, y) + entropy_weight · mean entropy(softmax(beta f_unseen))
 
-    The second term reads the descriptions of the unseen classes while training, and makes the model take one of them
-    with confidence. A class that is added later never took part in it. Scores are the logits f, because their
-    exponentials overflow.
+    The second term reads the descriptions of the unseen classes during training, and makes the model confident in one
+    of them. It has no effect on a class that is added later. Scores are the logits f, because their exponentials
+    overflow.
 
     Args:
         feature_norm: scaling of the features; they are then divided by their largest absolute value.
@@ -140,7 +140,7 @@ class DCN(Method):
         dropout: share of the hidden units dropped in training.
         alpha: inverse temperature over the seen classes.
         beta: inverse temperature over the unseen classes.
-        entropy_weight: weight of the entropy; 0 leaves the unseen classes' descriptions unread.
+        entropy_weight: weight of the entropy; with 0 the unseen classes' descriptions are not read.
         epochs: passes over the training images; the authors take 100 000 steps.
         batch_size: images in a step.
         lr: of Adam, at the first step; at step t it is lr · (1 + t / 100)^-0.75.

@@ -23,16 +23,16 @@ class DeViSE(RankingMethod):
 
         1 / (C_s - 1) sum_{c != y} max(0, margin + x' W (a_c - a_y))
 
-    Steps of constant length down the mean over a batch; the number of epochs is the only regulariser. The paper cuts
-    the sum after the first violated class in a random order, and trains the network below too; here the sum is whole
-    and the features are given, as in later comparisons.
+    Training is stochastic gradient descent on the mean over a batch with a constant learning rate; the number of epochs
+    is the only regulariser. The paper ends the sum after the first violated class in a random order, and also trains
+    the network that makes the features. Here the sum is complete and the features are fixed, as in later comparisons.
 
     Args:
         feature_norm, embedding_normalisation: scalings of features and class embeddings.
         lr: learning rate, in units of 1 / (mean squared length of the scaled features).
         epochs, batch_size: passes over the training images, images in a step.
-        margin: 0.1 in the paper, 1 in later comparisons. Where init_scale is 0 only lr / margin matters.
-        init_scale: W starts with normal entries of deviation init_scale / sqrt(d). 0 starts at zero, which leaves no
+        margin: 0.1 in the paper, 1 in later comparisons. If init_scale is 0, only lr / margin matters.
+        init_scale: W starts with normal entries of deviation init_scale / sqrt(d). With 0, W starts at zero and has no
             noise in directions that no training class has.
         similarity: score by x' W a or by the cosine of W' x and a.
     """

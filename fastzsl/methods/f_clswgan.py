@@ -1,4 +1,4 @@
-"""f-CLSWGAN: a conditional Wasserstein GAN synthesises features of the unseen classes, a softmax tells all apart.
+"""f-CLSWGAN: a conditional Wasserstein GAN makes features of the unseen classes, and a softmax classifies them.
 
 Xian, Lorenz, Schiele and Akata, "Feature Generating Networks for Zero-Shot Learning", CVPR 2018. Sizes and settings
 follow the authors' scripts.
@@ -41,7 +41,7 @@ FINAL = FinalSoftmax(epochs=25, lr=1e-3)
 
 
 class FClsWganModel(SynthesisThenSoftmax):
-    """Generator of scaled features, and the real ones.
+    """Generator of scaled features, with the real features.
 
     Args:
         hidden: size of the generator's hidden layer.
@@ -83,7 +83,7 @@ class Critic(nn.Module):
 
 
 class FClsWganLosses:
-    """Both sides of the game on scaled features.
+    """Generator and critic with their losses, on scaled features.
 
     Args:
         generator, critic: the networks.
@@ -142,7 +142,7 @@ class FClsWganLosses:
 @register
 @dataclass(frozen=True)
 class FClsWgan(Method):
-    """f-CLSWGAN. A generator G(z, a) imitates the features of the class with embedding a, a critic D judges:
+    """f-CLSWGAN. A generator G(z, a) imitates the features of the class with embedding a. A critic D judges them:
 
         D: -E D(x, a) + E D(x~, a) + 10 E (|grad D(x^, a)| - 1)²,     x~ = G(z, a),  x^ between x and x~
         G: -E D(x~, a) + beta · E[-log p(y | x~)],                    p a softmax of the seen classes, frozen
@@ -208,7 +208,7 @@ class FClsWgan(Method):
         model.keep_real(features, labels)
 
     def _training(self) -> str:
-        """What decides the generator: the search over `synthetic` trains it once."""
+        """Everything that decides the generator; a search over `synthetic` trains it only once."""
         return str({k: v for k, v in {"method": self.name, **self.settings()}.items() if k != "synthetic"})
 
     def _play(

@@ -1,4 +1,4 @@
-"""GAZSL: a Wasserstein GAN whose synthetic class means are pulled to the real ones; neighbours among them vote.
+"""GAZSL: a Wasserstein GAN whose synthetic class means are pulled to the real ones; the nearest features vote.
 
 Zhu, Elhoseiny, Liu, Peng and Elgammal, "A Generative Adversarial Approach for Zero-Shot Learning from Noisy Texts",
 CVPR 2018. Sizes and settings follow the authors' public script for attributes.
@@ -72,12 +72,12 @@ class GAZSLModel(SynthesisModel):
 
 
 def vote(features: Tensor, made: Tensor, neighbours: int) -> Tensor:
-    """Share of each class among the nearest synthetic features, and its mean cosine where that is equal.
+    """The share of each class among the nearest synthetic features; between equal shares the mean cosine decides.
 
     Args:
         features: (B, d) unit rows.
         made: (C, n, d) unit rows.
-        neighbours: how many vote; all C n if there are fewer.
+        neighbours: number of nearest features that vote; all C n if there are fewer.
 
     Returns:
         (B, C): votes / neighbours + (1 + mean cosine) / (4 · neighbours), which is less than a vote.
@@ -93,7 +93,7 @@ def vote(features: Tensor, made: Tensor, neighbours: int) -> Tensor:
 
 
 class Critic(nn.Module):
-    """One hidden layer with two heads: D(x) and the logits of the seen classes. It does not see the embedding.
+    """One hidden layer with two heads: D(x) and the logits of the seen classes. It does not get the class embedding.
 
     Args:
         feature_dim, hidden, num_classes: d, size of the hidden layer, C_s.
@@ -126,7 +126,7 @@ def pivot_distance(made: Tensor, labels: Tensor, means: Tensor) -> Tensor:
 
 
 class GAZSLLosses:
-    """Both sides of the game on scaled features.
+    """Generator and critic with their losses, on scaled features.
 
     Args:
         generator, critic: the networks.

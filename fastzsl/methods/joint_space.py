@@ -1,4 +1,4 @@
-"""Nearest class in a joint space of images and texts, as CLIP-like models give it; nothing is trained."""
+"""Nearest class in a joint space of images and texts, such as CLIP's. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class JointSpaceModel(Model):
 class JointSpace(Method):
     """Nearest class in a joint image-text space. Scores are cos(x, k_c).
 
-    The features are image embeddings and the class embeddings are text embeddings of one model such as CLIP, of equal
-    size. There is no training and no setting; regions are averaged, so feature files with one region an image are taken
-    as they are.
+    The features are image embeddings, and the class embeddings are text embeddings, of one model such as CLIP. They
+    have the same size. There is no training and no setting. Regions are averaged, so a feature file with one region
+    for each image is used unchanged.
     """
 
     name: ClassVar[str] = "joint-space"

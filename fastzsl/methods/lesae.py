@@ -31,7 +31,7 @@ class LESAE(SAE):
 
         |X - S W|² + lambda |X W' - S|² + beta sum_{i > r} s_i²
 
-    by turns: Gamma spans the m - r directions in which W is smallest, then W solves
+    in turn: Gamma spans the m - r directions in which W is smallest, then W solves
     (S'S + beta Gamma Gamma') W + lambda W X'X = (1 + lambda) S'X. Each turn lowers the objective. With beta = 0
     or r = rank of S it is SAE.
 

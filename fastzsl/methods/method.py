@@ -1,4 +1,4 @@
-"""What the rest of the package knows of a zero-shot method: its settings, its training, its trained model."""
+"""The interface between a zero-shot method and the rest of the package: settings, training, trained model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class ClassSet(NamedTuple):
-    """The classes that compete for an image.
+    """The classes that an image can be assigned to.
 
     Attributes:
         descriptions: (C, m) float32 class embeddings in the units of the data set.
-        training_ids: (C,) int64, the class's place among the training classes, -1 for a class that had no
-            training image.
+        training_ids: (C,) int64, the class's position among the training classes, -1 for a class without training
+            images.
     """
 
     descriptions: Tensor
@@ -32,12 +32,12 @@ Scorer = Callable[[Tensor], Tensor]
 
 
 class Model(nn.Module):
-    """A trained method. Its state_dict is all that a run keeps of it.
+    """A trained method. A run saves only its state_dict.
 
     Attributes:
-        reads: what a scorer takes, copied from the method by `new_model`.
-        depends_on_class_set: whether a class's score changes with the other classes of the set, as it does where
-            a classifier is fitted to synthesised features. T1 then takes a classifier of the unseen classes alone.
+        reads: the input of a scorer, copied from the method by `new_model`.
+        depends_on_class_set: whether a class's score depends on the other classes of the set, for example because a
+            classifier is fitted to synthetic features. T1 then uses a classifier of the unseen classes alone.
         backbone: the trained backbone of a method that trains one; its scorers then take images.
     """
 
@@ -67,7 +67,7 @@ class Model(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def classifier(self, classes: ClassSet) -> Scorer:
-        """A scorer for these classes. Work that is done once for a set of classes belongs here.
+        """A scorer for these classes. Do here what is needed only once for a set of classes.
 
         Args:
             classes: seen ones, new ones, or both, on the model's device.
@@ -75,10 +75,10 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def attention(self, features: Tensor, descriptions: Tensor) -> Tensor | None:
-        """Where each class looks: (B, C, T), rows that sum to 1. None for a model without attention.
+        """The attention of each class, (B, C, T), rows that sum to 1. None for a model without attention.
 
         Args:
-            features: as a scorer takes them.
+            features: the input of a scorer.
             descriptions: (C, m) class embeddings.
         """
         return None
@@ -90,13 +90,13 @@ class Method:
 
     Class attributes:
         name: on the command line and in config.yaml.
-        label: row of the tables, and key into the published figures.
+        label: name in the tables, and key of the published figures.
         reads: "regions" (B, T, d) or "pooled" features (B, d), the mean over the regions.
         calibrated: whether gamma (equation 9) is chosen for it.
         grid: values that the search on held-out seen classes tries for each setting.
         full_grid: try all combinations of the grid; else one setting after the other.
         budget: settings of the documented cheap variant, for `reproduce --budget`.
-        version: part of a trial's identity. Raise it whenever the same settings give other results.
+        version: part of a trial's identity. Raise it when a change makes the same settings give other results.
     """
 
     name: ClassVar[str]
@@ -115,7 +115,7 @@ class Method:
 
     @property
     def has_idle_parameters(self) -> bool:
-        """Whether some parameter gets no gradient, for which several devices have to look in every step."""
+        """Whether some parameter gets no gradient; several devices must then check for it in every step."""
         return False
 
     @property
@@ -134,9 +134,9 @@ class Method:
         raise NotImplementedError
 
     def fit(self, model: Model, problem: Problem, context: Context) -> None:
-        """Train `model` in place on what `problem` shows.
+        """Train `model` in place on the data of `problem`.
 
-        The same problem, settings and `context.seed` give the same bits.
+        The same problem, settings and `context.seed` give the same weights, bit for bit.
         """
         raise NotImplementedError
 
@@ -146,9 +146,9 @@ class Method:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def identity(self) -> dict[str, Any]:
-        """What decides a result: name, version, and the settings that differ from their defaults.
+        """Everything that decides a result: name, version, and the settings that differ from their defaults.
 
-        A setting that is added later, with a default that changes nothing, leaves old trials valid.
+        So a new setting whose default changes nothing leaves old trials valid.
         """
         defaults = type(self)().settings()
         changed = {k: v for k, v in self.settings().items() if v != defaults[k]}

@@ -1,4 +1,4 @@
-"""What a method may see while it trains; everything else raises."""
+"""The data that a method may read during training. Reading anything else raises an error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Problem:
     descriptions that the method did not declare cannot be reached.
 
     Args:
-        data: the data set; a part with held-out classes when settings are chosen.
+        data: the data set, or a problem of held-out classes when settings are chosen.
         descriptions: "seen", or "all" for a method that declares that it reads the unseen ones.
 
     Attributes:
@@ -105,11 +105,11 @@ class Problem:
         return self._data.images.image(int(self._data.image_ids[self._data.trainval[index]]))
 
     def pooled(self) -> Tensor:
-        """Pooled features (N, d) float32 of all training images, read once and kept."""
+        """Pooled features (N, d) float32 of all training images, read once and cached."""
         return self.cached("pooled", self._pool_all)
 
     def cached(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` returns, kept for the other trainings on this problem (a grid search has many)."""
+        """The result of `make`, cached for the other trainings on this problem (a grid search has many)."""
         if name not in self._cache:
             self._cache[name] = make()
         return self._cache[name]  # type: ignore[return-value]

@@ -13,7 +13,7 @@ METHODS: dict[str, type[Method]] = {}
 
 
 def register(method: M) -> M:
-    """Decorate a method class: `--method NAME` finds it then.
+    """Decorator that adds a method class to `METHODS`, so that `--method NAME` finds it.
 
     Raises:
         ValueError: another class has this name already.

@@ -26,7 +26,7 @@ from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
 
 PAIRS_AT_ONCE = 1 << 24
-"""Numbers in the largest hidden layer of pairs that scoring builds."""
+"""Limit on the entries of the hidden layer (images × classes × units) that scoring computes at a time."""
 
 
 class RelationModel(Model):
@@ -117,8 +117,8 @@ class RelationNet(Method):
         r(x, a) = sigmoid(W_2 ReLU(W_1 [g(a); x] + b_1) + b_2),     g(a) = ReLU(V_2 ReLU(V_1 a + c_1) + c_2)
 
     and minimises the mean of (r - [same class])² over the images of a batch and the classes present in it. Scores are
-    the logits before the sigmoid, where rounding cannot decide. The authors halve the learning rate after many
-    thousand steps; here it stays, and the number of epochs is chosen.
+    the logits before the sigmoid, because the sigmoid rounds large logits to equal scores. The authors halve the
+    learning rate after many thousand steps; here it is constant, and the number of epochs is chosen.
 
     Args:
         feature_norm: scaling of the features; the authors take them as they are.

@@ -34,8 +34,8 @@ class SAE(ScaledMethod):
         feature_norm, embedding_normalisation: scalings of features and class embeddings.
         log_lambda: log10 of lambda in units of (trace(S'S) / m) / (trace(X'X) / d).
         direction: "to_embedding" compares W x with a (F->S), "to_feature" compares x with W' a (S->F); by cosine.
-        row_normalise_w: give each row of W unit length before scoring, as the authors' demo does and the paper's
-            equations do not: it weighs all attributes alike.
+        row_normalise_w: give each row of W unit length before scoring, so that all attributes have the same weight.
+            The authors' demo does this; the paper's equations do not.
     """
 
     name: ClassVar[str] = "sae"

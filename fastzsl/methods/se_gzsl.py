@@ -1,4 +1,4 @@
-"""SE-GZSL: a conditional variational autoencoder whose features must give their class embedding back.
+"""SE-GZSL: a conditional variational autoencoder; a regressor must recover the class embedding from its features.
 
 Verma, Arora, Mishra and Rai, "Generalized Zero-Shot Learning via Synthesized Examples", CVPR 2018. Written from memory
 of the paper, for which there is no public code; sizes and weights of the terms are not verified.
@@ -37,7 +37,7 @@ def layers(*sizes: int) -> nn.Sequential:
 
 
 class SEGZSLModel(SynthesisThenSoftmax):
-    """Decoder G(z, a) of scaled features, and the real ones.
+    """Decoder G(z, a) of scaled features, with the real features.
 
     Args:
         narrow, wide: sizes of the decoder's two hidden layers, in this order.
@@ -147,7 +147,7 @@ def _half_square(found: Tensor, wanted: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class SEGZSL(Method):
     """SE-GZSL. A conditional variational autoencoder, q(z | x) = N(mu(x), sigma²(x)) and p(x | z, a) = N(G(z, a), I),
-    against a regressor R that reads the class embedding from a feature. In turn they minimise
+    and a regressor R that predicts the class embedding from a feature. In turn they minimise
 
         R:     1/2 |R(x) - a|² + synthetic_regression · 1/2 |R(G(z, a)) - a|²
         q, G:  1/2 |x - G(z, a)|² + KL(q(z | x) || N(0, I)) + feedback · 1/2 |R(G(z', a)) - a|²
@@ -158,8 +158,8 @@ class SEGZSL(Method):
     added. Written from memory of the paper; the sizes and weights are not verified.
 
     Args:
-        feature_norm: scaling of the features. The decoder's noise has deviation 1: features that vary much less, as
-            with "minmax", leave nothing for the code to tell, and all features of a class come out as its mean.
+        feature_norm: scaling of the features. The decoder's noise has deviation 1. If features vary much less, as with
+            "minmax", the code z carries no information, and every synthetic feature of a class is its mean.
         embedding_normalisation: of the class embeddings.
         noise: size of z.
         narrow: hidden units of the layer next to z, in encoder and decoder.
@@ -167,9 +167,9 @@ class SEGZSL(Method):
         epochs: passes, N / batch_size pairs of turns each.
         batch_size: images in a turn.
         lr: of Adam, for both sides.
-        feedback: weight of the regressor's judgement of synthetic features.
-        prior: weight of the likeness of features made from drawn codes.
-        independence: weight of the codes' recovery from synthetic features.
+        feedback: weight of the regressor's loss on synthetic features, in the autoencoder's loss.
+        prior: weight of the distance between x and a feature made from a drawn code z'.
+        independence: weight of the log-likelihood of the drawn code z' given its synthetic feature.
         synthetic_regression: weight of synthetic features in the regressor's loss.
         synthetic: features made for each class without images.
     """
@@ -223,7 +223,7 @@ class SEGZSL(Method):
         model.keep_real(features, labels)
 
     def _training(self) -> str:
-        """What decides the decoder: the search over `synthetic` trains it once."""
+        """Everything that decides the decoder; a search over `synthetic` trains it only once."""
         return str({k: v for k, v in {"method": self.name, **self.settings()}.items() if k != "synthetic"})
 
     def _play(

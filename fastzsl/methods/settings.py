@@ -1,4 +1,4 @@
-"""Settings of a method are in their range, or one line says which is not."""
+"""Check that the settings of a method are in their ranges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from fastzsl.errors import UserError
 
 LARGEST = 10**9
-"""No count or size is larger; what comes near it has to fit into memory."""
+"""The largest count or size that is accepted. Smaller ones may still need too much memory."""
 
 
 def check_settings(

@@ -1,4 +1,4 @@
-"""SJE: a bilinear structured support vector machine that pushes the worst class only.
+"""SJE: a bilinear structured support vector machine, whose loss takes only the worst class.
 
 Akata, Reed, Walter, Lee and Schiele, "Evaluation of output embeddings for fine-grained image classification", CVPR
 2015.
@@ -23,15 +23,15 @@ class SJE(RankingMethod):
 
         max(0, max_{c != y} margin + x' W (a_c - a_y))
 
-    Steps of constant length down the mean over a batch; the number of epochs is the only regulariser. The paper
-    weighs several class embeddings; this is its case of one.
+    Training is stochastic gradient descent on the mean over a batch with a constant learning rate; the number of epochs
+    is the only regulariser. The paper weights several class embeddings; this is the case of a single one.
 
     Args:
         feature_norm, embedding_normalisation: scalings of features and class embeddings.
         lr: learning rate, in units of 1 / (mean squared length of the scaled features).
         epochs, batch_size: passes over the training images, images in a step.
-        margin: 1 in the paper. Where init_scale is 0 only lr / margin matters.
-        init_scale: W starts with normal entries of deviation init_scale / sqrt(d). 0 starts at zero, which leaves no
+        margin: 1 in the paper. If init_scale is 0, only lr / margin matters.
+        init_scale: W starts with normal entries of deviation init_scale / sqrt(d). With 0, W starts at zero and has no
             noise in directions that no training class has.
         similarity: score by x' W a or by the cosine of W' x and a.
     """

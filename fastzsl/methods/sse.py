@@ -1,7 +1,7 @@
-"""SSE: images and class embeddings are both described as mixtures of the seen classes, and the mixtures compared.
+"""SSE: images and class embeddings are described as mixtures of the seen classes, and the mixtures are compared.
 
 Zhang and Saligrama, "Zero-shot learning via semantic similarity embedding", ICCV 2015. Written from memory of the
-paper, without its code: objective and alternation are its, the optimiser is ours.
+paper, without its code. The objective and the alternation are the paper's; the optimiser is not.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class SSE(ScaledMethod):
         pi_s(x) = w' min(x, v_s)  ("int")  or  w' max(0, x - v_s)  ("relu"),    score = sum_s z_s(a_c) pi_s(x)
         z(a) = argmin gamma / 2 |z|² + 1/2 |a - A' z|²  over z >= 0 with sum 1
 
-    Training lowers, by turns over w and over v, the mean over images i and seen classes c of
+    Training minimises, in turn over w and over v, the mean over images i and seen classes c of
 
         max(0, [c != y] - pi_y + pi_c) + max(0, 1 - a_y'a_c - F(x, y) + F(x, c))
 
@@ -88,11 +88,13 @@ class SSE(ScaledMethod):
     Args:
         feature_norm, embedding_normalisation: scalings of features and class embeddings.
         kind: "int" or "relu".
-        gamma: spreads mixtures: with 0 a seen class is itself alone, more gives up seen classes for unseen ones.
+        gamma: spreads the mixtures. With 0 the mixture of a seen class is this class alone; larger values help unseen
+            classes at the cost of seen ones.
         log_penalty: log10 of the weight on |w|² / 2, in units of the mean squared length of the scaled features.
-        threshold_penalty: weight on the mean of |v_s|² / 2, in the same units inverted.
-        rounds: turns over v and w after the first one over w; 0 leaves v at the class means.
-        images_per_class: at most so many training images a class enter the objective, drawn by the seed.
+        threshold_penalty: weight on the mean of |v_s|² / 2, in units of 1 / (mean squared length of the scaled
+            features).
+        rounds: turns over v and w after the first one over w; with 0, v stays at the class means.
+        images_per_class: largest number of training images of a class in the objective; they are drawn by the seed.
     """
 
     name: ClassVar[str] = "sse"
@@ -143,7 +145,7 @@ class SSE(ScaledMethod):
 
 
 class Objective:
-    """What SSE lowers, over a part of the training images.
+    """SSE's objective over a part of the training images.
 
     Args:
         method: its settings.
@@ -195,7 +197,7 @@ class Objective:
         return float(self.value_and_gradients(weight, thresholds)[0])
 
     def lower_weight(self, weight: Tensor, thresholds: Tensor) -> Tensor:
-        """A w with an objective that is not higher; it is convex in w."""
+        """A w whose objective is not higher; the objective is convex in w."""
 
         def loss_and_gradient(at: Sequence[Tensor]) -> tuple[Tensor, ...]:
             return self.value_and_gradients(at[0], thresholds)[:2]
@@ -204,7 +206,7 @@ class Objective:
         return found if self.value(found, thresholds) <= self.value(weight, thresholds) else weight
 
     def lower_thresholds(self, weight: Tensor, thresholds: Tensor) -> Tensor:
-        """A v >= 0 with an objective that is not higher, by projected subgradient steps that are halved until it is."""
+        """A v >= 0 whose objective is not higher, from projected subgradient steps; each is halved until this is so."""
         step: float | None = None
         for _ in range(V_STEPS):
             value, _, slope = self.value_and_gradients(weight, thresholds, of_thresholds=True)
@@ -223,7 +225,7 @@ class Objective:
 
 
 def some_of_each_class(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Places of at most `count` images of each class, drawn by `seed`, ascending."""
+    """Indices of at most `count` images of each class, drawn by `seed`, ascending."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     order = order[labels[order].sort(stable=True).indices]
     sizes = torch.bincount(labels)

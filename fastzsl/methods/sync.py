@@ -1,4 +1,4 @@
-"""SynC: the classifiers of new classes are put together from those of the seen ones.
+"""SynC: the classifier of a new class is a weighted mean of base classifiers of the seen classes.
 
 Changpinyo, Chao, Gong and Sha, "Synthesized classifiers for zero-shot learning", CVPR 2016, and "Classifier and
 exemplar synthesis for zero-shot learning", IJCV 2020.
@@ -28,14 +28,14 @@ Loss = Literal["ovo", "cs", "struct"]
 STEPS = 200
 TOLERANCE = 1e-5
 SMALLEST = 1e-6
-"""Singular values of the similarities below this share of the largest count as zero: beyond it V is noise."""
+"""Singular values of the similarities below this share of the largest count as zero; with them V would be noise."""
 
 
 class Synthesized(ScaledModel):
     """Base classifiers V (C_s, d), one for each phantom class b_r = a_r.
 
     Args:
-        kappa: how fast a phantom's weight falls with its distance.
+        kappa: how fast the weight of a phantom class falls with its distance.
         others: as `ScaledModel`.
     """
 
@@ -127,7 +127,7 @@ class SynC(ScaledMethod):
 
 
 def pairwise(first: Tensor, second: Tensor) -> Tensor:
-    """Distances of rows, without the cancellation that makes those of equal rows other than 0."""
+    """Distances of rows, computed so that equal rows have distance 0 exactly."""
     return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
