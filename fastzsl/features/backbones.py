@@ -243,7 +243,12 @@ def _torchvision(name: str, weights: str | Path | None, image_size: int | None) 
             return resized_vit(name, model, size)
         return model
 
-    model = build(name, make, weights, DEFAULT)
+    try:
+        model = build(name, make, weights, DEFAULT)
+    except (ValueError, AssertionError) as error:  # models with windows of a fixed size
+        pixels = f"{size} × {size} pixels"
+        message = f'backbone "{name}" does not take images of {pixels} ({first_line(error)})'
+        raise UserError(message) from None
     if weights not in (None, "random"):
         load_state(model, Path(weights), name, size)
     trunk, maps = torchvision_trunk(name, model)
