@@ -1,4 +1,4 @@
-"""The paper's model: an autoencoder of class embeddings whose code attends to the image."""
+"""The paper's model: an autoencoder of class embeddings whose code is a query that attends to the image."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from fastzsl.ops import attended_scores
 class AttendedAutoencoder(Model):
     """Encoder h_e, dense attention and decoder h_d; the decoder is also the visual-semantic mapping g.
 
-    A class embedding k is encoded to a query h = h_e(k), the query pools the image's regions to the class's
-    attended feature x~ (equation 3), and the decoder maps it back: the class whose h_d(x~) is most similar to its
-    own k wins (equation 8). Scores come from `attended_scores`, which never builds x~ for every class.
+    A class embedding k is encoded to a query h = h_e(k). The query pools the image's regions to the class's attended
+    feature x~ (equation 3), and the decoder maps x~ to an embedding h_d(x~). The predicted class is the one whose
+    h_d(x~) is most similar to its k (equation 8). `attended_scores` computes the scores without building x~ for every
+    class.
 
     Args:
         feature_dim: d, size of a region's feature.
         embedding_dim: m, size of a class embedding.
         hidden: size of the encoder's hidden sigmoid layer.
-        query_length: of every query h; 0 leaves it to the encoder.
+        query_length: length given to every query h; with 0, h is the encoder's output.
         similarity: "cosine" or "dot".
         temperature: the classification loss sees `temperature · score`; cosine hardly trains at 1.
         attention_scale: factor on the logits X^T H. The regions have unit RMS length and L_MA keeps |h| near 1,
             so this decides how sharp the attention can be.
-        coupled: g = h_d (equation 7). False gives the mapping weights of its own.
-        feature_power: exponent on the absolute value of every feature; 0.5 tames the few channels that dominate
-            the inner products of a rectified conv map, 1 leaves the features as they are.
-        feature_dropout: share of feature channels zeroed for a whole image in training.
-        region_dropout: share of regions hidden in training, so that no single region decides.
-        embedding_normalisation: what happens to class embeddings, see `fastzsl.methods.attended.normalisation`.
+        coupled: g = h_d (equation 7). With False the mapping g has its own weights.
+        feature_power: exponent on the absolute value of every feature. A few channels dominate the inner products of a
+            rectified conv map, and 0.5 reduces their influence; 1 changes nothing.
+        feature_dropout: share of feature channels set to zero for a whole image in training.
+        region_dropout: share of regions dropped in training, so that no single region decides.
+        embedding_normalisation: of the class embeddings, see `fastzsl.methods.attended.normalisation`.
         backbone: images to feature maps, or None when region features are given.
         backend: backend of the ops.
     """
@@ -89,8 +90,8 @@ class AttendedAutoencoder(Model):
         """Fix the scale of the inputs from training data only.
 
         Regions are compressed by `feature_power`, then divided by the root mean square of their lengths.
-        What `embedding_normalisation` needs of the columns of K is taken from the seen classes; it is saved with
-        the weights, so that new classes are treated alike.
+        The statistics of K's columns that `embedding_normalisation` needs are those of the seen classes. They are saved
+        with the weights, so that new classes are normalised in the same way.
 
         Args:
             regions: (B, T, d) of training images, or (N, d).
@@ -102,7 +103,7 @@ class AttendedAutoencoder(Model):
         )
 
     def embed(self, class_embeddings: Tensor) -> Tensor:
-        """K as the model sees it, by `embedding_normalisation` as it was fitted. (C, m) -> (C, m)."""
+        """K normalised by `embedding_normalisation` as it was fitted. (C, m) -> (C, m)."""
         own_type = class_embeddings.to(self.embedding_shift.dtype)
         scaled = (own_type - self.embedding_shift) * self.embedding_factor
         return scaled if self.embedding_normalisation == "none" else F.normalize(scaled, dim=-1)
@@ -117,7 +118,7 @@ class AttendedAutoencoder(Model):
         part = part or BatchPart(slice(None), len(regions))
         rows, whole = part.rows, part.whole
         factor = self.feature_scale
-        if self.region_dropout:  # first: a region that is hidden need not be compressed
+        if self.region_dropout:  # first, so that dropped regions are not compressed
             regions = self._hide_regions(regions, rows, whole)
         if self.feature_dropout:
             channels = factor.new_ones(whole, 1, regions.shape[2])
@@ -125,16 +126,16 @@ class AttendedAutoencoder(Model):
         return self._compress(regions.to(self.feature_scale.dtype), factor)
 
     def _compress(self, regions: Tensor, factor: Tensor | float = 1.0) -> Tensor:
-        """factor · sign(x) |x|^feature_power, with a finite slope at 0 for whoever trains the backbone."""
+        """factor · sign(x) |x|^feature_power, with a finite slope at 0 for training the backbone."""
         if self.feature_power == 1:
             return regions * factor
         if regions.requires_grad:
             return regions * (regions.abs() + 1e-6) ** (self.feature_power - 1) * factor
-        # One buffer for frozen features: a new array of this size costs more than what is computed into it.
+        # Frozen features use one buffer: to allocate an array of this size takes longer than to compute it.
         return regions.abs().add_(1e-6).pow_(self.feature_power - 1).mul_(regions).mul_(factor)
 
     def _hide_regions(self, regions: Tensor, rows: slice, whole: int) -> Tensor:
-        """A random part of every image's regions, kept as they are. (B, T, d) -> (B, T', d)."""
+        """A random part of every image's regions, unchanged. (B, T, d) -> (B, T', d)."""
         T = regions.shape[1]
         kept = max(1, round((1 - self.region_dropout) * T))
         chosen = torch.rand(whole, T, device=regions.device)[rows].topk(kept, dim=1).indices
@@ -172,7 +173,7 @@ class AttendedAutoencoder(Model):
         return self.attend(features, descriptions)[1]
 
     def attend(self, inputs: Tensor, class_embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Attended features X~ (B, C, d) and attention A (B, C, T) of equation 3, for whoever wants to see them."""
+        """Attended features X~ (B, C, d) and attention A (B, C, T) of equation 3."""
         queries = self.encoder(self.embed(class_embeddings))
         return self.dense_attention(self.regions(inputs), queries, need_weights=True)
 
@@ -200,7 +201,7 @@ class AttendedAutoencoder(Model):
             reduction: "mean" or "sum" in L_MA and L_SR, see `losses`.
             reconstruct: classes of equation 6: "all" as in the paper, which needs the unseen classes' descriptions
                 (not their images) while training, or "seen".
-            part: which of a batch's images these are, where several devices share it.
+            part: which of a batch's images these are, if several devices share it.
 
         Returns:
             {"loss", "classification", "manifold_alignment", "semantic_reconstruction"}, scalars.

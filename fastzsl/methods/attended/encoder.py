@@ -13,8 +13,8 @@ class SemanticEncoder(nn.Module):
         embedding_dim: m.
         feature_dim: d.
         hidden: size of the hidden layer.
-        length: of every query; 0 leaves them as they come. It takes away what L_MA does to the scale of the
-            attention's logits, so that an experiment can ask what its geometry is worth.
+        length: length given to every query; 0 changes nothing. A fixed length removes the effect of L_MA on the scale
+            of the attention's logits, so that an experiment can measure its other effects.
     """
 
     def __init__(self, embedding_dim: int, feature_dim: int, hidden: int = 512, length: float = 0.0) -> None:

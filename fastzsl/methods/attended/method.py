@@ -21,7 +21,7 @@ from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
 
 SAMPLE, IMAGE_SAMPLE = 512, 64
-"""Training images on which the scaling is fitted; fewer where a backbone has to run."""
+"""Number of training images on which the scaling is fitted; fewer if a backbone must run on them."""
 
 
 @register
@@ -31,10 +31,10 @@ class Attended(Method):
 
     Args:
         hidden: size of the encoder's hidden sigmoid layer.
-        query_length: length given to every query, 0 for the encoder's own (for experiments on alpha).
+        query_length: length given to every query; 0 changes nothing (for experiments on alpha).
         similarity: measure s between decoded feature and class embedding.
         temperature: factor on the scores in the classification loss.
-        attention_scale: factor on the attention's logits: 0 averages, large picks one region.
+        attention_scale: factor on the attention's logits; 0 averages all regions, a large factor selects one.
         coupled: the decoder is also the visual-semantic mapping (equation 7).
         embedding_normalisation: of the class embeddings, fitted on the seen classes: "centre" subtracts their
             mean (word vectors need it), "standardise" also divides every attribute by its deviation, "range" makes
@@ -43,17 +43,17 @@ class Attended(Method):
         eta: weight of the semantic reconstruction loss (equation 6).
         reduction: of the two losses above: "mean", or "sum" as the paper prints them.
         reconstruct: classes of the semantic reconstruction: "all" as in the paper, which reads the unseen
-            classes' descriptions (not their images) in training, or "seen" for classes not known in advance.
-        feature_power: exponent on the features' absolute values; 0.5 tames dominant channels, 1 changes
-            nothing.
+            classes' descriptions (not their images) in training, or "seen" if unseen classes are not known in advance.
+        feature_power: exponent on the features' absolute values; 0.5 reduces the influence of dominant channels, 1
+            changes nothing.
         feature_dropout: share of feature channels dropped in training.
-        region_dropout: share of regions hidden from the attention in training.
+        region_dropout: share of regions dropped in training.
         epochs: passes over the training images, at whose end the learning rate is 0.
         batch_size: images in a step, over all devices.
         lr: highest learning rate; it warms up and decays along a cosine.
         weight_decay: of AdamW, times the learning rate: 1 keeps a long training from fitting the seen classes only.
-        train_backbone: put the backbone in the graph and train it too, on images instead of cached features.
-        backbone_lr: learning rate of the backbone where it is trained.
+        train_backbone: train the backbone too, on images instead of cached features.
+        backbone_lr: learning rate of the backbone if it is trained.
         backend: backend of the fused ops.
     """
 
@@ -111,7 +111,7 @@ class Attended(Method):
 
     @property
     def has_idle_parameters(self) -> bool:
-        # A trunk may hold layers that it does not use.
+        # A trunk may have layers that it does not use.
         return self.train_backbone or not (self.coupled or self.eta)
 
     def build(
@@ -167,7 +167,7 @@ class Attended(Method):
 
 
 class _Objective(nn.Module):
-    """Equation 7 as the forward pass of a module: what Fabric's precision and DDP apply to."""
+    """Equation 7 as the forward pass of a module, so that Fabric's precision and DDP apply to it."""
 
     def __init__(
         self, model: AttendedAutoencoder, method: Attended, descriptions: Tensor, seen: Tensor
@@ -190,7 +190,7 @@ class _Objective(nn.Module):
 
 
 def _reader(model: AttendedAutoencoder, problem: Problem) -> Any:
-    """Indices of training images -> images where the backbone is trained, stored regions where it is not."""
+    """Indices of training images -> images if the backbone is trained, else stored regions."""
     backbone = model.backbone
     if backbone is not None:
         return lambda indices: _read_images(problem, indices, backbone)
@@ -198,7 +198,7 @@ def _reader(model: AttendedAutoencoder, problem: Problem) -> Any:
 
 
 def _read_images(problem: Problem, indices: Tensor, backbone: nn.Module) -> Tensor:
-    """uint8 images (B, 3, H, W) as the backbone wants them."""
+    """uint8 images (B, 3, H, W), preprocessed for the backbone."""
     preprocess: Any = backbone.preprocess
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
         images = pool.map(lambda index: preprocess(problem.image(index)), indices.tolist())

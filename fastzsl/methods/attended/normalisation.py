@@ -1,4 +1,4 @@
-"""Class embeddings as the model sees them: columns on one scale, fitted on the seen classes, rows of unit length."""
+"""Normalisation of class embeddings: columns on one scale, fitted on the seen classes, then rows of unit length."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Normalisation = Literal["none", "unit", "centre", "standardise", "range"]
 Mean, deviation, minimum and maximum are those of the seen classes.
 """
 CONSTANT = 1e-6
-"""A column whose spread is a smaller share of its size is constant: what is left is rounding."""
+"""A column counts as constant if its spread is a smaller share of its size; such a spread is rounding error."""
 
 
 def fit_columns(seen: Tensor, how: Normalisation) -> tuple[Tensor, Tensor]:
-    """What to subtract from every column, and then what to multiply it by.
+    """The shift that is subtracted from every column, and the factor by which the result is multiplied.
 
-    A column that all seen classes share tells nothing that can be learned; where columns are divided by their
-    spread it becomes 0, for new classes too.
+    Nothing can be learned from a column with the same value for all seen classes. If columns are divided by their
+    spread, such a column becomes 0, for new classes too.
 
     Args:
         seen: (C_s, m) embeddings of the seen classes.
@@ -45,6 +45,6 @@ def fit_columns(seen: Tensor, how: Normalisation) -> tuple[Tensor, Tensor]:
     if how in ("standardise", "range"):
         spread = high - low if how == "range" else seen.std(0, correction=0)
         varies = high - low > CONSTANT * torch.maximum(low.abs(), high.abs())
-        varies &= spread > torch.finfo(spread.dtype).tiny  # whose reciprocal is still finite
+        varies &= spread > torch.finfo(spread.dtype).tiny  # so that the reciprocal is finite
         factor = torch.where(varies, spread, torch.inf).reciprocal()
     return shift, factor

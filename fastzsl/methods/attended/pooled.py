@@ -16,7 +16,7 @@ from fastzsl.methods.register import register
 
 
 class PooledAutoencoder(AttendedAutoencoder):
-    """`AttendedAutoencoder` in which every class sees the mean of the regions."""
+    """`AttendedAutoencoder` in which every class gets the mean of the regions."""
 
     def score(self, regions: Tensor, queries: Tensor | None, embeddings: Tensor) -> Tensor:
         """Scores (B, C) from scaled regions (B, T, d) and embedded classes (C, m); queries are not used."""

@@ -1,1 +1,1 @@
-"""What several methods share: scaling of features, statistics, loops, classifiers, synthesis."""
+"""Code that several methods use: scaling of features, statistics, loops, classifiers, synthesis."""

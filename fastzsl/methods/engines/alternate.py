@@ -1,4 +1,4 @@
-"""The loop of the methods in which several networks are trained in turn; resumable bit for bit."""
+"""The training loop of methods in which several networks are trained in turn. It can be resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Loss = Callable[[Tensor, torch.Generator], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Player:
-    """One side of an alternating training.
+    """One of the networks (or groups of networks) that are trained in turn.
 
     Attributes:
-        parameters: what its turns change, and nothing else.
+        parameters: the parameters that its turns change.
         optimizer: over `parameters`.
-        loss: what it minimises.
+        loss: the loss that it minimises.
         turns: updates in a step.
-        fresh: draw new images in each turn; else it gets those of the turn before it.
+        fresh: draw new images in each turn; otherwise it gets the images of the turn before it.
     """
 
     parameters: tuple[nn.Parameter, ...]
@@ -65,17 +65,17 @@ def alternate(
 ) -> None:
     """Train the players in turn.
 
-    In a step every player has its turns, in the order of `players`. Every random number of a step depends on
-    `context.seed` and the step's number alone and is drawn on the CPU, so that a training continued from a
-    checkpoint ends with the same weights as one that was never stopped. It runs in float32; several processes do
-    the same work each.
+    In a step every player has its turns, in the order of `players`. Every random number of a step depends only on
+    `context.seed` and the step's number, and is drawn on the CPU. So a training continued from a checkpoint ends with
+    the same weights as one that was never stopped. Training is in float32. Several processes all do the same work.
 
     Args:
         players: name -> player.
         count: N, the number of training images.
         context: device, seed, checkpoint, listener.
-        kept: name -> module that a checkpoint keeps beside the optimisers; it must hold all parameters.
-        steps: how many.
+        kept: name -> module that a checkpoint saves in addition to the optimisers; together the modules must
+            have all parameters.
+        steps: number of steps.
         batch_size: images in a turn, without repetition; all N if there are fewer.
 
     Raises:
@@ -101,7 +101,7 @@ def alternate(
 
 
 def _update(side: Player, loss: Tensor) -> None:
-    """One step of the player's optimiser; gradients of everybody else's parameters are never computed."""
+    """One step of the player's optimiser. Gradients of the other players' parameters are not computed."""
     gradients = torch.autograd.grad(loss, side.parameters)
     for parameter, gradient in zip(side.parameters, gradients):
         parameter.grad = gradient

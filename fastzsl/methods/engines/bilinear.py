@@ -14,14 +14,14 @@ from fastzsl.methods.method import ClassSet, Scorer
 
 Similarity = Literal["dot", "cosine"]
 SHORTEST = 1e-12
-"""Length below which a vector has no direction, as in `F.normalize`."""
+"""Lengths are at least this when vectors are normalised, as in `F.normalize`."""
 
 
 class BilinearModel(ScaledModel):
     """Scores x' W a of scaled pooled features x (B, d) and class embeddings a (C, m).
 
-    With class embeddings of unit length the cosine of W' x and a orders the classes as the dot product does; it
-    divides all scores of an image by one number, which calibration across images notices.
+    With class embeddings of unit length the cosine of W' x and a gives the same order of classes as the dot product. It
+    divides all scores of an image by one number, which changes the calibration across images.
 
     Args:
         similarity: x' W a, or the cosine of W' x and a.

@@ -1,4 +1,4 @@
-"""The state from which a training continues bit for bit."""
+"""Checkpoints, from which a training continues bit for bit."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Stateful(Protocol):
 
 
 class Checkpoint:
-    """Keeps the parts of a training in `context.checkpoint`, and continues from there.
+    """Saves the parts of a training in `context.checkpoint`, and loads them from there.
 
     Args:
-        context: names the file; without one nothing is kept and every training starts at step 0.
-        parts: name -> module, optimiser and whatever else has a state.
+        context: has the path of the file; without one nothing is saved, and every training starts at step 0.
+        parts: name -> module, optimiser or another object with a state.
     """
 
     def __init__(self, context: Context, parts: Mapping[str, Stateful]) -> None:
@@ -39,7 +39,7 @@ class Checkpoint:
             self._parts["precision"] = precision
 
     def restore(self) -> int:
-        """Load what is kept and return the number of steps done, 0 if nothing is kept.
+        """Load the saved state and return the number of finished steps; 0 if nothing is saved.
 
         Raises:
             UserError: the file is damaged, or belongs to another training.
@@ -66,7 +66,7 @@ class Checkpoint:
         return int(state["step"])
 
     def save(self, step: int) -> None:
-        """Keep the state after `step` steps; of several processes the first one writes."""
+        """Save the state after `step` steps; if there are several processes, the first one writes."""
         if self._context.checkpoint is None:
             return
         if self._context.fabric.is_global_zero:
@@ -79,7 +79,7 @@ class Checkpoint:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values, whole or not at all."""
+    """Write tensors and plain values, completely or not at all."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_bytes_atomically(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Class embeddings as a method sees them: one of the normalisations, fitted on the seen classes."""
+"""Normalisation of the class embeddings, fitted on the seen classes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fastzsl.methods.attended.normalisation import Normalisation, fit_columns
 
 
 class Descriptions(nn.Module):
-    """One of `Normalisation`, kept with the model so that new classes are treated as the seen ones were.
+    """One of `Normalisation`, saved with the model so that new classes are normalised as the seen ones were.
 
     Args:
-        how: what happens to the columns; all but "none" give each class unit length.
+        how: the normalisation of the columns; all but "none" also give each class unit length.
         size: m.
     """
 

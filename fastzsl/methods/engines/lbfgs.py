@@ -1,4 +1,4 @@
-"""L-BFGS over given losses and gradients: no random number, the same bits every time."""
+"""L-BFGS for given losses and gradients. It uses no random numbers, so every run gives the same bits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LossAndGradient = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 def minimise_by_lbfgs(
     start: Sequence[Tensor], loss_and_gradient: LossAndGradient, *, steps: int, tolerance: float
 ) -> list[Tensor]:
-    """Where L-BFGS with strong Wolfe line searches ends.
+    """Minimise with L-BFGS and strong Wolfe line searches.
 
     Args:
-        start: parameters to begin with; they stay as they are.
-        loss_and_gradient: what to minimise, convex for a result that does not depend on `start`.
+        start: parameters to begin with; they are not changed.
+        loss_and_gradient: the function to minimise. If it is convex, the result does not depend on `start`.
         steps: largest number of steps.
-        tolerance: stop where no entry of the gradient is larger, or the loss no longer falls.
+        tolerance: stop if no entry of the gradient is larger, or the loss no longer falls.
     """
     parameters = [part.detach().clone().requires_grad_() for part in start]
     optimizer = torch.optim.LBFGS(

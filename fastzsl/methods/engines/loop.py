@@ -1,4 +1,4 @@
-"""The loop of the methods that are trained by gradient steps over the training images; resumable bit for bit."""
+"""The training loop of methods that are trained by gradient steps. It can be resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def warm_up_then_cosine(step: int, total: int) -> float:
 
 
 def constant(step: int, total: int) -> float:
-    """The learning rate as it is."""
+    """A constant learning rate."""
     return 1.0
 
 
@@ -53,11 +53,11 @@ def minimise(
 ) -> None:
     """Train `model` in place by stochastic gradient steps.
 
-    The order of the images and every random number of a step depend on `context.seed` and the step's number
-    alone, so that a training continued from a checkpoint ends with the same weights as one that was never stopped.
+    The order of the images and every random number of a step depend only on `context.seed` and the step's number. So a
+    training continued from a checkpoint ends with the same weights as one that was never stopped.
 
     Args:
-        model: what is trained; kept in the checkpoint.
+        model: the model to train; it is saved in the checkpoint.
         objective: a module around `model` whose forward is an `Objective`; precision and DDP apply to it.
         optimizer: over the model's parameters; every group's "lr" is its highest learning rate.
         read: indices (B,) of training images -> the inputs of the objective.

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 
 class BatchPart(NamedTuple):
-    """Which images of a batch that several devices share are here.
+    """This device's images of a batch that is divided over several devices.
 
-    Dropout is drawn for the whole batch on every device, so that together they do what one device would.
+    Every device draws the dropout of the whole batch, so the result is the same as with one device.
 
     Attributes:
-        rows: places of this device's images in the whole batch.
-        whole: images in the whole batch.
-        weight: of this part in the mean over the devices: its number of images over the devices' mean. A device
-            for which a batch has no image gets one with weight 0, because every device takes part in every step.
+        rows: positions of this device's images in the whole batch.
+        whole: number of images in the whole batch.
+        weight: of this part in the mean over the devices: its number of images divided by the devices' mean number. A
+            device without an image of the batch gets one with weight 0, because every device takes part in every step.
     """
 
     rows: slice

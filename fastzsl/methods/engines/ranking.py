@@ -1,8 +1,8 @@
-"""Rankings of classes learnt by gradient steps: the training of ALE, SJE and DeViSE.
+"""Ranking losses minimised by gradient steps: the training of ALE, SJE and DeViSE.
 
-Each sample wants its own class's score above the others' by a margin; the three methods differ in how violated
-margins are weighed. All classes are scored for a batch of images at once, and the losses are exact, where the
-original papers draw a wrong class at random.
+The score of an image's own class should be higher than the others' by a margin. The three methods differ in the weights
+of violated margins. All classes are scored for a batch of images, and the losses are exact; the papers draw wrong
+classes at random.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def ranking_gradient(
     Args:
         scores: F(x, c), (B, C_s).
         labels: (B,).
-        margin: what F(x, y) should lead by.
+        margin: F(x, y) should be higher than the other scores by this.
     """
     own = labels[:, None]
     margins = (margin + scores - scores.gather(1, own)).scatter_(1, own, -torch.inf)
@@ -47,8 +47,8 @@ def ranking_gradient(
 class RankingMethod(ScaledMethod):
     """Settings and training that ALE, SJE and DeViSE share; their own docstrings explain the settings.
 
-    Scores of the training classes are X W A'. W starts as W0 and moves within the span of A's rows, so that the
-    training keeps V (d, C_s) with W = W0 + V A instead of W: fewer products, and the same W.
+    Scores of the training classes are X W A'. W starts as W0, and all its changes are in the span of A's rows. So the
+    training updates V (d, C_s) with W = W0 + V A instead of W, which needs fewer multiplications.
     """
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -90,13 +90,13 @@ class RankingMethod(ScaledMethod):
     def descend(
         self, data: TrainingData, start: Tensor, context: Context, shorter: dict[int, Tensor]
     ) -> Tensor:
-        """V (d, C_s) after `epochs` epochs of steps of constant length down the mean loss of a batch.
+        """V (d, C_s) after `epochs` epochs of gradient descent on the mean loss of a batch at a constant rate.
 
         Args:
             data: training data.
             start: W0 (d, m).
-            shorter: epochs -> V of trainings that differ in the number of epochs only; this one is added. A search
-                over epochs costs its longest training.
+            shorter: epochs -> V of trainings that differ only in the number of epochs; this one is added. So a search
+                over epochs costs as much as its longest training.
         """
         kernel = data.descriptions @ data.descriptions.mT
         state = _State(data.features.shape[1], len(kernel)).to(data.features)
@@ -126,12 +126,12 @@ class RankingMethod(ScaledMethod):
         return state.moved
 
     def _path(self) -> dict[str, Any]:
-        """What decides the way of the descent, but not where it ends."""
+        """Everything that decides the steps, except their number."""
         return {k: v for k, v in self.settings().items() if k not in ("epochs", "similarity")}
 
 
 class _State(nn.Module):
-    """V (d, C_s), kept in a checkpoint."""
+    """V (d, C_s), saved in a checkpoint."""
 
     moved: Tensor
 

@@ -1,4 +1,4 @@
-"""The base of methods on pooled features: features and class embeddings on a scale fitted in training."""
+"""The base of methods on pooled features, with scalings of features and class embeddings fitted in training."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class ScaledModel(Model):
 
     @property
     def scales(self) -> str:
-        """Names the scales, for what is kept between the trainings of a search."""
+        """The scalings' names, as a key for results that the trainings of a search share."""
         return f"{self.scaling.how} features, {self.describe.how} descriptions"
 
     def fit_scales(self, problem: Problem, context: Context) -> TrainingData:
-        """Fit both scales on the training data and return what they make of it."""
+        """Fit both scalings on the training data and return the scaled data."""
         self.to(context.device)
         return TrainingData(
             self.scaling.fit(problem.pooled().to(context.device)),

@@ -1,4 +1,4 @@
-"""Mixtures of given rows that come nearest to a point: a quadratic programme on the simplex, solved exactly."""
+"""The mixture of given rows that is nearest to a point: a quadratic programme on the simplex, solved exactly."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 JITTER = 1e-13
-"""Share of the mean diagonal that keeps the system of an active set regular where rows depend on each other."""
+"""Share of the mean diagonal that is added, so that an active set of linearly dependent rows can be solved."""
 
 
 def nearest_mixtures(points: Tensor, rows: Tensor, ridge: float) -> Tensor:
     """argmin over z >= 0 with sum 1 of ridge / 2 |z|² + 1/2 |a - R' z|², for each point a.
 
-    An active-set method: rows enter one at a time, the one that lowers the objective fastest first, and leave where
-    their weight would fall below 0. It ends after finitely many steps at the minimum.
+    An active-set method. Rows enter one at a time, first the one that lowers the objective fastest, and leave if their
+    weight would fall below 0. It reaches the minimum after a finite number of steps.
 
     Args:
         points: a (C, m).
         rows: R (K, m).
-        ridge: 0 or more; more spreads the weights.
+        ridge: 0 or more; larger values spread the weights.
 
     Returns:
         z (C, K) float64.

@@ -1,4 +1,4 @@
-"""A linear softmax classifier: convex, without random numbers but the order of the images, on any device."""
+"""A linear softmax classifier. Training is convex; the only random numbers are for the order of the images."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def fit_softmax(
         labels: (N,) int64 below `num_classes`.
         penalty: above 0, so that there is one minimum; a number, or one for each feature (d,).
         steps: largest number of L-BFGS steps.
-        tolerance: stop where no entry of the gradient is larger.
-        start: where to begin, such as the minimum for another penalty; zeros if None.
+        tolerance: stop if no entry of the gradient is larger.
+        start: classifier to begin with, such as the minimum for another penalty; zeros if None.
     """
     return LinearSoftmax(
         *minimise_by_lbfgs(
@@ -85,15 +85,15 @@ def fit_softmax_by_adam(
     seed: int,
     start: LinearSoftmax | None = None,
 ) -> LinearSoftmax:
-    """Some passes of Adam over `softmax_loss` of batches: what the generative methods' authors do.
+    """Minimise `softmax_loss` with some epochs of Adam over batches, as the authors of the generative methods do.
 
     Args:
         features: (N, d), float32 or float64; the result has their dtype and device.
         labels: (N,) int64 below `num_classes`.
         penalty: as in `softmax_loss`.
         epochs, batch_size, lr, betas: of Adam.
-        seed: decides the order of the images, the only thing that is drawn.
-        start: where to begin; zeros if None.
+        seed: decides the order of the images; nothing else is random.
+        start: classifier to begin with; zeros if None.
     """
     start = start or _zeros(features, num_classes)
     weight, bias = (part.detach().clone() for part in start)
@@ -116,7 +116,7 @@ def _zeros(features: Tensor, num_classes: int) -> LinearSoftmax:
 def _loss_and_gradient(
     at: LinearSoftmax, features: Tensor, labels: Tensor, penalty: float | Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`softmax_loss` and its gradient, half the time of autograd for these shapes."""
+    """`softmax_loss` and its gradient, in half the time of autograd for these shapes."""
     log_p = at.log_probabilities(features)
     pull = penalty * at.weight
     loss = F.nll_loss(log_p, labels) + 0.5 * (pull * at.weight).sum()

@@ -37,7 +37,7 @@ class Spectrum:
 
     @cached_property
     def range(self) -> Spectrum:
-        """The part with eigenvalues that are not zero but for rounding: values (r,), vectors (n, r)."""
+        """The part with eigenvalues above the rounding error: values (r,), vectors (n, r)."""
         floor = len(self.values) * torch.finfo(self.values.dtype).eps * self.values[-1]
         kept = self.values > floor
         return Spectrum(self.values[kept], self.vectors[:, kept])
@@ -45,7 +45,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the linear closed forms need of the training data.
+    """The statistics of the training data that the linear closed forms need.
 
     Attributes:
         gram: spectrum of X'X (d, d).
@@ -65,7 +65,7 @@ class Statistics:
 
 
 def statistics(model: ScaledModel, problem: Problem, context: Context) -> Statistics:
-    """Fit the model's scales and return the statistics of the scaled features and class embeddings."""
+    """Fit the model's scalings and return the statistics of the scaled features and class embeddings."""
     model.fit_scales(problem, context)
 
     def make() -> Statistics:
@@ -91,7 +91,7 @@ def statistics(model: ScaledModel, problem: Problem, context: Context) -> Statis
 
 
 def gram(model: ScaledModel, problem: Problem, context: Context) -> Spectrum:
-    """Spectrum of X'X (d, d) in float64, for features on the scale that is already fitted."""
+    """Spectrum of X'X (d, d) in float64, for features with scalings that are already fitted."""
 
     def make() -> Spectrum:
         wide = model.scaling(problem.pooled().to(context.device).double())

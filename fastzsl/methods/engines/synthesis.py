@@ -1,4 +1,4 @@
-"""Synthesise features of classes without images, then classify: the model of the generative methods."""
+"""The model of the generative methods: make features of classes without images, then fit a classifier to them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.methods.problem import Problem
 
 KEPT_SCORERS = 4
-"""Class sets whose classifier is kept."""
+"""Number of class sets whose classifiers are cached."""
 CHUNK = 4096
-"""Features synthesised at once."""
+"""Number of features synthesised at a time."""
 
 
 class SynthesisModel(Model):
-    """A generator of features, and classifiers fitted to what it makes for a set of classes.
+    """A generator of features, and classifiers fitted to the features that it makes for a set of classes.
 
-    The noise is the same for every class, so that a class's features do not depend on the others. The classifier
-    of a set of classes is fitted once and kept; the last few sets are remembered.
+    The noise is the same for every class, so that a class's features do not depend on the other classes. The classifier
+    of a set of classes is fitted once and cached; the last few sets are kept.
 
     Args:
         feature_dim, embedding_dim: d and m.
@@ -104,7 +104,7 @@ class SynthesisModel(Model):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SynthesisModel:
-        self._scorers.clear()  # they stay on the old device
+        self._scorers.clear()  # the cached scorers are on the old device
         super()._apply(fn, recurse)
         return self
 
@@ -116,7 +116,7 @@ class FinalSoftmax(NamedTuple):
         epochs: passes over its features.
         lr: of Adam.
         betas: of Adam.
-        batch_size: features in a step; 0 takes as many as are synthesised for a class, as f-CLSWGAN does.
+        batch_size: features in a step; 0 uses the number that is synthesised for a class, as f-CLSWGAN does.
     """
 
     epochs: int
@@ -126,10 +126,10 @@ class FinalSoftmax(NamedTuple):
 
 
 class SynthesisThenSoftmax(SynthesisModel):
-    """Real features of the classes that have training images, synthetic ones of the others, one softmax over all.
+    """A softmax over all classes, fitted to real features of classes with training images, synthetic ones of others.
 
-    The scaled training features are part of the model, because the softmax is fitted anew for every set of
-    classes. They are kept in float16: 2 N d bytes.
+    The scaled training features are part of the model, because the softmax is fitted again for every set of
+    classes. They are saved in float16: 2 N d bytes.
 
     Args:
         final: how the softmax is fitted.
@@ -157,7 +157,7 @@ class SynthesisThenSoftmax(SynthesisModel):
         return lambda inputs: found.log_probabilities(self.scaling(inputs.to(features)))
 
     def training_set(self, classes: ClassSet) -> tuple[Tensor, Tensor]:
-        """Features (n, d) and places among `classes` (n,) that the softmax is fitted to."""
+        """The features (n, d) and their positions among `classes` (n,), to which the softmax is fitted."""
         ids = classes.training_ids
         trained, new = (ids >= 0).nonzero()[:, 0], (ids < 0).nonzero()[:, 0]
         largest = max(int(self.real_labels.max()), int(ids.max()))

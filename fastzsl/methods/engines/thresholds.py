@@ -16,7 +16,7 @@ Kind = Literal["int", "relu"]
 | relu | max(0, x - v_s) |
 """
 CHUNK = {"cpu": 2**20, "cuda": 2**26}
-"""Entries of (images, C_s, d) that are made at a time: what fits the cache, or keeps a GPU busy."""
+"""Entries of (images, C_s, d) that are computed at a time: as many as fit the cache, or keep a GPU busy."""
 
 Slopes = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(responses (b, C_s), labels (b,)) -> a sum over the images, and its derivative by the responses."""

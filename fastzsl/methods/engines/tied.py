@@ -1,4 +1,4 @@
-"""A linear autoencoder whose decoder is its encoder transposed: the model of SAE and LESAE, and their equation."""
+"""A linear autoencoder whose decoder is the transposed encoder: the model of SAE and LESAE, and their equation."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class TiedModel(ScaledModel):
 def solve_sylvester(left: Spectrum, right: Spectrum, weight: float, target: Tensor) -> Tensor:
     """W of L W + weight · W R = T with L (m, m) and R (d, d) given by the parts of their spectra that are not zero.
 
-    In the eigenvectors of both the equation is one division an entry, so that no system is solved, whatever
-    `weight` is. T has nothing outside the ranges of L and R, and neither has W, the smallest solution.
+    In the eigenvectors of L and R the equation is one division for each entry, so no system is solved for any `weight`.
+    T is zero outside the ranges of L and R, and so is W, the smallest solution.
 
     Args:
         left: range of L; right: range of R.

@@ -72,7 +72,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     """mean (|grad D(x^)| - 1)² with x^ = u x + (1 - u) x~.
 
     Args:
-        critic: features (B, d) -> D (B,); what it is conditioned on has no part in the gradient.
+        critic: features (B, d) -> D (B,); the gradient is with respect to the features only.
         real, fake: x and x~ (B, d).
         share: u (B, 1).
     """

@@ -1,4 +1,4 @@
-"""Features in which a regularised linear classifier is found in few steps, whatever the spectrum of the images."""
+"""Features in which a regularised linear classifier needs few steps, for any spectrum of the images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Whitened(NamedTuple):
 def whitened(
     model: ScaledModel, problem: Problem, context: Context, penalty: float, curvature: float
 ) -> Whitened:
-    """Whitened training features, for scales that are already fitted; the rotation is shared by all trainings.
+    """Whitened training features, for scalings that are already fitted; all trainings share the rotation.
 
     Args:
         penalty: weight of |W|² / 2 beside the mean loss of an image, above 0.
