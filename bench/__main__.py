@@ -1,7 +1,7 @@
-"""Time the native kernels against every rival and write the tables of this machine: `python -m bench [word ...]`.
+"""Time the native kernels and all rivals, and write the tables of this machine: `python -m bench [word ...]`.
 
-Cases whose name contains every word are run; results gather in bench/results, in the two files (.json and .md) of this
-processor, its instruction set and the number of threads.
+The cases whose names contain all given words are run. Results are collected in bench/results, in two files (.json and
+.md) for each processor, instruction set and number of threads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     for case in CASES:
         if not all(word in case.name.replace(",", "").split() for word in options.words):
             continue
-        torch.compiler.reset()  # else the cases share one limit on recompilation
+        torch.compiler.reset()  # otherwise the cases share one limit of recompilations
         inputs = inputs_of(case)
         runs = contestants(case, inputs)
         if options.plain:

@@ -1,4 +1,4 @@
-"""The workloads: shapes of the field's data sets, and what the native kernels have to reach on each."""
+"""The workloads: shapes of the field's data sets, and the goals of the native kernels for each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     T: int = 49
     d: int = 2048
     goals: tuple[tuple[str, float], ...] = ()
-    """(quantity, floor): "peak" share of the measured peak, "naive" and "rewritten" and "best" ratios of times."""
+    """(quantity, lower limit): "peak" is the share of the measured peak; the others are ratios of times."""
 
     @property
     def operations(self) -> float:
@@ -67,7 +67,7 @@ CASES = (
 
 
 def inputs_of(case: Case) -> tuple[Tensor, ...]:
-    """Seeded inputs as a model makes them; leaves with gradients where the case wants them."""
+    """Seeded inputs like those of a model; leaf tensors that require gradients if the case needs them."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -84,7 +84,7 @@ def inputs_of(case: Case) -> tuple[Tensor, ...]:
 
 
 def contestants(case: Case, inputs: tuple[Tensor, ...]) -> dict[str, Callable[[], list[Tensor]]]:
-    """The native backend first, "auto" where it may differ, then every rival; each returns result and gradients."""
+    """The native backend first, then "auto" if it may differ, then all rivals; each returns result and gradients."""
     if case.op == "scores":
         similarity = case.similarity
 

@@ -1,4 +1,4 @@
-"""Where eager is as fast: the ratio eager / native over batch sizes and numbers of classes."""
+"""The sizes at which eager is as fast: the ratio eager / native for batch sizes and numbers of classes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _ratio(eager: Callable[[], Tensor], native: Callable[[], Tensor]) -> float:
 
 
 def crossover(T: int = 49, m: int = 85) -> list[dict[str, float | str]]:
-    """Rows of (op, d, B, C, eager's time over ours), forward: scores by dot and by cosine, and attention."""
+    """Rows of (op, d, B, C, time of eager / time of native), forward: scores by dot and by cosine, and attention."""
     rows: list[dict[str, float | str]] = []
     with torch.no_grad():
         for d in FEATURES:

@@ -1,10 +1,10 @@
-"""Feature extraction from photographs: what channels-last memory and bfloat16 gain, and the error they cost.
+"""Feature extraction from photographs: speed with channels-last memory order and with bfloat16, and their errors.
 
     python -m bench.extraction DIR --backbone resnet101 [--weights random] [--images 64] [--rounds 3]
 
-Files are read, decoded and passed through the backbone as `python -m fastzsl.extract` does. The features of every
-variant are compared with those of float32 in plain memory order before its speed is printed; the error is the
-relative Frobenius norm of the difference. Variants run in turn; medians over the rounds, ratios from the same round.
+Files are read, decoded and processed by the backbone as in `python -m fastzsl.extract`. The features of every variant
+are compared with those of float32 in plain memory order before its speed is printed. The error is the relative
+Frobenius norm of the difference. Variants run in turn; figures are medians over the rounds and ratios within a round.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGEST_ERROR = 0.2
 
 
 class Plain(torch.nn.Module):
-    """A backbone whose images and weights are in PyTorch's own order, channels first."""
+    """A backbone whose images and weights are in PyTorch's default memory order, channels first."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""Measure the Triton kernels on the GPU at hand: results first, then time and memory beside every rival.
+"""Measure the Triton kernels on this machine's GPU: check the results, then compare time and memory with all rivals.
 
     python -m bench.gpu [--dtype bfloat16] [--batch 256] [--json gpu.json] [--search]
     TRITON_INTERPRET=1 python -m bench.gpu --rehearse    tiny shapes on a CPU: tests this program, no timing
 
-An output or gradient that is further from float64 than twice eager's own error is reported as wrong and not
-timed. All rivals run in one process, one after the other. `share` is the time that bench.roofline allows on
-this card, with a copy and a matrix product measured here as its ceilings, over the time taken.
+If the error of an output or gradient against float64 is more than twice eager's error, it is reported as wrong and not
+timed. All rivals run in one process, one after the other. `share` is the shortest possible time on this card divided
+by the measured time. bench.roofline computes the shortest time from a copy and a matrix product measured here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Call = Callable[..., Tensor]
 
 
 class Row(NamedTuple):
-    """One line of the table; seconds and bytes are None where the result was wrong or the rival failed."""
+    """One line of the table; seconds and bytes are None if the result was wrong or the rival failed."""
 
     shape: str
     op: str
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measured_card() -> roofline.Card:
-    """This card's own ceilings: the bandwidth of a copy of 1 GiB and the rate of an 8192^3 bf16 product."""
+    """The measured limits of this card: the bandwidth of a copy of 1 GiB and the rate of an 8192^3 bf16 product."""
     source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     square = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
@@ -133,7 +133,7 @@ def make_inputs(shape: roofline.Shape, dtype: torch.dtype, device: torch.device)
 def cases(
     shape: roofline.Shape, dtype: str, card: roofline.Card
 ) -> dict[str, tuple[float, Call, dict[str, Call], int]]:
-    """op -> (the roofline's seconds, the equation as written, rivals, how many of the inputs it takes)."""
+    """op -> (the roofline's seconds, the equation as written, rivals, number of inputs)."""
     paper = roofline.candidates(shape)
 
     def ideal(*names: str) -> float:
@@ -201,7 +201,7 @@ def _error(found: Tensor, true: Tensor) -> float:
 
 
 def _time(call: Call, tensors: list[Tensor], backward: bool, device: torch.device) -> tuple[float, int]:
-    """(median seconds, peak bytes above the inputs); without backward, nothing is kept for it."""
+    """(median seconds, peak bytes above the inputs); without backward, nothing is saved for it."""
     with torch.no_grad():
         grad = torch.ones_like(call(*tensors))
 
@@ -235,7 +235,7 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def search(shape: roofline.Shape, dtype: str, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Time a wide grid of tiles for each forward kernel; what wins belongs into kernels/configs.py."""
+    """Time many tile sizes for each forward kernel; the fastest belong into kernels/configs.py."""
     from fastzsl.kernels import configs, launch
 
     target = launch.target_of(device)

@@ -1,4 +1,4 @@
-"""What a time belongs to: the processor, its instruction set and the threads; and when and with what it was taken."""
+"""The conditions of a measurement: processor, instruction set and threads, and its date and versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Facts = dict[str, str | int]
 
 
 def processor() -> str:
-    """The processor's name as the system tells it, with family and model where they are known."""
+    """The processor's name as the system gives it, with family and model if they are known."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         values = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -26,7 +26,7 @@ def processor() -> str:
 
 
 def machine() -> Facts:
-    """What two times must share to stand in one table."""
+    """The conditions that must be equal for times in one table."""
     return {"processor": processor(), "isa": _native.isa(), "threads": torch.get_num_threads()}
 
 

@@ -1,4 +1,4 @@
-"""How much resident memory 21,841 classes take beside their inputs, in a process of its own."""
+"""The resident memory that 21,841 classes need in addition to their inputs, measured in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timing to be trusted on a shared machine: results checked first, rivals in turn, medians, the peak in between."""
+"""Timing on a shared machine: check the results, run the rivals in turn, take medians, and measure the peak between."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Clock = Callable[[], float]
 
 
 def peak(dtype: torch.dtype, clock: Clock, seconds: float = 0.05) -> float:
-    """Floating-point operations a second of `clock` from registers alone on all threads."""
+    """Floating-point operations per second of `clock`, which uses registers only, on all threads."""
     rate = _native.peak_f32 if dtype == torch.float32 else _native.peak_bf16
     wall, start = time.perf_counter(), clock()
     done = rate(seconds, torch.get_num_threads())
@@ -27,7 +27,7 @@ def peak(dtype: torch.dtype, clock: Clock, seconds: float = 0.05) -> float:
 
 
 def check(runs: dict[str, Callable[[], list[Tensor]]], truth: Tensor, dtype: torch.dtype) -> None:
-    """Refuse to time a wrong result: against float64 truth, and gradients against the first contestant's.
+    """Check the results before timing: outputs against float64, gradients against those of the first contestant.
 
     Raises:
         AssertionError: naming the contestant and its error.
@@ -50,9 +50,10 @@ def interleaved(
     seconds: float,
     rounds: int = 100,
 ) -> tuple[dict[str, float], float]:
-    """(median seconds of each contestant, median peak). All run once in each round, so that whatever slows the machine
-    for a while slows all of them; each round in an order of its own, so that nobody always follows the same neighbour
-    and finds what that one left in the caches.
+    """(median seconds of each contestant, median peak).
+
+    All run once in each round, so that a slow phase of the machine affects all of them. Each round has another order,
+    because a contestant's time depends on what the one before it left in the caches.
     """
     shuffled = random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in runs}

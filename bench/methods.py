@@ -1,11 +1,11 @@
 """Time training and the whole grid search of the linear methods at a benchmark's size: `python -m bench.methods`.
 
-Random data, so that nothing has to be at hand: 7,000 training images of 150 classes, 2,048 features, class embeddings
-of size 312, as CUB has. Class means are a rectified linear map of the class embeddings, so that the optimisers have
-something to find. A search here is every point of the method's grid on one problem of held-out seen classes, scored by
-AUSUC, in one process; then one training on all seen classes with the settings that were found. Coordinate search where
-the method does not ask for the full grid. Processor seconds are of all threads together; on a machine that others use
-they say more than the clock.
+The data are random, so no data set is needed: 7,000 training images of 150 classes, 2,048 features, and class
+embeddings of size 312, as in CUB. Class means are a rectified linear map of the class embeddings, so that there is
+something to learn. A search tries every point of the method's grid on one problem of held-out seen classes, scored by
+AUSUC, in one process. Methods that do not ask for the full grid get a search over one setting after the other. Then
+the best settings are trained once on all seen classes. Processor seconds are the sum over all threads; on a shared
+machine they are more reliable than the clock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIMIT = 60.0
 def random_data(
     images: int = 7000, seen: int = 150, unseen: int = 50, features: int = 2048, embedding: int = 312
 ) -> ZeroShotDataset:
-    """A data set with `images` training images, and two test images a class."""
+    """A data set with `images` training images, and two test images for each class."""
     generator = torch.Generator().manual_seed(0)
     classes = seen + unseen
     descriptions = torch.nn.functional.normalize(torch.randn(classes, embedding, generator=generator), dim=1)

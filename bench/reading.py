@@ -1,11 +1,11 @@
-"""Reading feature maps at AwA2's full size: shuffled batches from the file against plain copies of memory.
+"""Reading feature maps at AwA2's full size: shuffled batches from the file, compared with plain copies of memory.
 
     python bench/reading.py [--images 37322] [--folder DIR]
 
-Makes a file of random numbers (37,322 × 2048 × 7 × 7 in float16, 7.5 GB), then, in one process and in turn,
-reads the same shuffled batches (a) as training does and (b) with numpy out of a memory map of the same file.
-Prints GB/s, their ratio (target: at least 0.5), the time that a training step of 50 ms waits for its data,
-and the largest resident memory (target: under 2 GiB). The file is removed.
+Makes a file of random numbers (37,322 × 2048 × 7 × 7 in float16, 7.5 GB). Then reads the same shuffled batches, in one
+process and in turn, (a) as training does and (b) with numpy from a memory map of the same file. Prints GB/s, their
+ratio (target: at least 0.5), the time that a training step of 50 ms waits for its data, and the largest resident
+memory (target: under 2 GiB). Removes the file at the end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fastzsl.files.hdf5 import read_hdf5
 
 
 def make(path: Path, shape: tuple[int, int, int, int]) -> None:
-    """A whole feature file of random numbers."""
+    """A complete feature file of random numbers."""
     rng = np.random.default_rng(0)
     block = rng.standard_normal((64, *shape[1:]), dtype=np.float32).astype(np.float16)
     with FeatureWriter(path, shape, "float16", {"pictures": "random"}) as writer:
@@ -40,7 +40,7 @@ def make(path: Path, shape: tuple[int, int, int, int]) -> None:
 
 
 def resident() -> tuple[int, int]:
-    """Bytes of this process's own memory now, and of all that is resident, file pages included."""
+    """Bytes of this process's memory now, without and with resident pages of files."""
     status = Path("/proc/self/status").read_text()
     own, total = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("RssAnon", "VmRSS"))
     assert own is not None
@@ -69,7 +69,7 @@ def main() -> None:
 def measure(
     path: Path, shape: tuple[int, int, int, int], batch: int, rounds: int, step: float
 ) -> dict[str, float]:
-    """One shuffled epoch, part by part: read by us, then the same images copied out of the memory map."""
+    """One shuffled epoch, part by part: read as training does, then the same images copied from the memory map."""
     contents = read_hdf5(path, ["checksum"], maps="feature_map")
     assert contents.maps is not None
     assert contents.maps.offsets is not None
@@ -82,11 +82,11 @@ def measure(
     names = list(seconds)
     for turn, part in enumerate(order.tensor_split(rounds)):
         batches = part.split(batch)
-        for name in names[turn % 3 :] + names[: turn % 3]:  # who comes first may find the disk cold
+        for name in names[turn % 3 :] + names[: turn % 3]:  # the first one may have to read from the disk
             source = first_time if "first" in name else later
             start = time.perf_counter()
             if name == "memory map":
-                # A fresh map each time: pages that stay mapped would count as our memory.
+                # A new map each time, because pages that stay mapped would count as memory of this process.
                 plain = np.memmap(path, dtype=np.uint8, mode="r")
                 for indices in batches:
                     copied = np.empty((len(indices), row), dtype=np.uint8)

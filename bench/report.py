@@ -1,4 +1,4 @@
-"""Keep results and write them as Markdown: bench/results/MACHINE.json and .md, one pair of files a machine."""
+"""Save results and write them as Markdown: bench/results/MACHINE.json and .md, one pair of files per machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def store(key: str, value: Any, measured: Facts) -> Path:
-    """Keep one result of this machine, write its table anew, and tell where; other machines' files stay as they are.
+    """Save one result of this machine and write its table again; other machines' files are not changed.
 
     Args:
         key: name of the case, "memory" or "crossover".
-        value: what was measured.
+        value: the measured value.
         measured: `bench.machine.conditions` of this measurement.
 
     Raises:
@@ -41,7 +41,7 @@ def goals_met(case: Case, results: dict[str, Any]) -> list[tuple[str, float, flo
     times = results[case.name]["value"]["times"]
     ours = times["native"]
     groups = {
-        # "naive": the fastest of the pipelines as the paper has them, in eager mode; the others compiled or not.
+        # "naive" is the fastest of the paper's pipelines in eager mode; the other rivals may be compiled.
         "naive": min(times[name] for name in NAIVE if name in times),
         "rewritten": min((t for name, t in times.items() if name.startswith("rewritten")), default=0.0),
         "best": min(t for name, t in times.items() if name not in ("native", "auto")),

@@ -1,4 +1,4 @@
-"""Both ops as a good PyTorch user would write them, plain and compiled: what the native kernels are timed against."""
+"""The rivals of the native kernels: both ops as a good PyTorch user would write them, plain and compiled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def attend_matmul(regions: Tensor, queries: Tensor) -> Tensor:
 
 
 def attend_sdpa(regions: Tensor, queries: Tensor) -> Tensor:
-    """The flash kernel of the CPU takes any head dimension whose last stride is 1."""
+    """PyTorch's flash attention on the CPU takes any head dimension if the last stride is 1."""
     key = regions.unsqueeze(1)
     query = queries.expand(len(regions), 1, *queries.shape)
     return F.scaled_dot_product_attention(query, key, key, scale=1.0).squeeze(1)
@@ -38,7 +38,7 @@ def _compare(decoded: Tensor, classes: Tensor, similarity: str) -> Tensor:
 
 
 def scores_by(attend: Function, similarity: str) -> Function:
-    """The pipeline as the paper has it: attend, decode, compare."""
+    """The paper's pipeline: attend, decode, compare."""
 
     def scores(regions: Tensor, queries: Tensor, weight: Tensor, bias: Tensor, classes: Tensor) -> Tensor:
         return _compare(F.linear(attend(regions, queries), weight, bias), classes, similarity)
@@ -81,7 +81,7 @@ def scores_rivals(similarity: str) -> dict[str, Function]:
 def with_backward(
     function: Function, inputs: tuple[Tensor, ...], upstream: Tensor
 ) -> Callable[[], list[Tensor]]:
-    """Forward and all gradients that `inputs` ask for."""
+    """Forward pass, and gradients of all `inputs` that require them."""
     leaves = [t for t in inputs if t.requires_grad]
 
     def run() -> list[Tensor]:

@@ -1,11 +1,10 @@
-"""What the hardware allows on paper: operations, bytes and the shortest time of both ops, order by order.
+"""Limits from the hardware's specification: operations, bytes and the shortest time of both ops in each order.
 
     python -m bench.roofline [--bandwidth TB/s] [--matmul TFLOP/s] [--batch 256] [--dtype bfloat16]
 
-A step takes at least max(operations / matmul peak, bytes / bandwidth), its inputs read and its outputs
-written once. Our ops are one step each (plus the small products that prepare them); eager PyTorch is the
-list of steps that it launches. The ratio of the sums is the speed-up that a perfect kernel would have: a
-bound, not a measurement.
+A step takes at least max(operations / matmul peak, bytes / bandwidth), if its inputs are read and its outputs written
+once. Each fused op is one step (plus the small products that prepare it). Eager PyTorch is a list of steps, one for
+each launch. The ratio of the sums is the speed-up of a perfect kernel: a bound, not a measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class Card(NamedTuple):
-    """A GPU's ceilings: bytes/s, dense 16-bit operations/s, and where the two numbers come from."""
+    """A GPU's limits: bytes/s, dense 16-bit operations/s, and the source of the two numbers."""
 
     name: str
     bandwidth: float
@@ -68,7 +67,7 @@ class Step(NamedTuple):
 
 
 def ours_attention(s: Shape) -> list[Step]:
-    """dense_attention: X and H in, X~ out; logits and attention stay on the chip."""
+    """dense_attention: reads X and H, writes X~; logits and attention stay on the chip."""
     B, T, C, d = s[1:5]
     return [Step("attend", B * 2 * T * C * d, B * T * d + C * d + B * C * d)]
 
@@ -86,7 +85,7 @@ def eager_attention(s: Shape) -> list[Step]:
 
 
 def ours_scores(s: Shape, order: str) -> list[Step]:
-    """attended_scores in one of the planner's orders; only B x C numbers are written by its fused kernel."""
+    """attended_scores in one of the planner's orders; its fused kernel writes only B x C numbers."""
     B, T, C, d, m = s[1:]
     X, H, W, K, S = B * T * d, C * d, m * d, C * m, B * C
     if order == "prototype":
@@ -122,7 +121,7 @@ def seconds(steps: Iterable[Step], card: Card, dtype: str) -> float:
 
 
 def candidates(s: Shape) -> dict[str, tuple[list[Step], list[Step]]]:
-    """Each op, similarity and order: (our steps, eager's steps)."""
+    """Each op, similarity and order: (steps of the fused op, steps of eager)."""
     return {
         "dense_attention": (ours_attention(s), eager_attention(s)),
         "scores dot, prototype": (ours_scores(s, "prototype"), eager_scores(s, "dot")),

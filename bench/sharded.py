@@ -1,9 +1,9 @@
-"""One training step with the classes sharded over processes: time, memory, and what the wire really carried.
+"""One training step with the classes sharded over processes: time, memory, and bytes sent over the network.
 
     torchrun --nproc-per-node=2 -m bench.sharded --classes 21841
 
-Every process starts from the same seed. Scores and loss are compared with those of one process before anything
-is printed. On one machine the wire is the loopback device, whose counter includes the packets' headers.
+Every process starts from the same seed. Scores and loss are compared with those of one process before anything is
+printed. On one machine the network is the loopback device, whose counter includes the packets' headers.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _loopback() -> int:
-    """Bytes that the loopback device sent so far, 0 where the system does not say."""
+    """Bytes that the loopback device has sent, 0 if the system has no such counter."""
     counters = Path("/sys/class/net/lo/statistics/tx_bytes")
     return int(counters.read_text()) if counters.exists() else 0
 
