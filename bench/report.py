@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def store(key: str, value: Any, measured: Facts) -> Path:
-    """Save one result of this machine and write its table again; other machines' files are not changed.
+    """Save one result of this machine, write its table again and return where; other machines' files are unchanged.
 
     Args:
         key: name of the case, "memory" or "crossover".

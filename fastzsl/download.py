@@ -18,8 +18,8 @@ from fastzsl.data.download.unpack import unpack
 
 DESCRIPTION = """Download a benchmark from its official address, unpack it safely, and say how to use it.
 
-Stopped or cut off, the same command goes on. The images of a benchmark also need the splits: download
-xlsa17 too.
+If the command is stopped, or the connection breaks, run it again to continue. The images of a benchmark also need the
+splits: download xlsa17 too.
 """
 
 

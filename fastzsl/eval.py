@@ -22,7 +22,7 @@ from fastzsl.training.opened import open_run
 
 DESCRIPTION = """Repeat the evaluation of a finished run.
 
-It is refused where images, splits or descriptions are no longer those that the run was trained on.
+It is refused if images, splits or descriptions have changed since the training.
 """
 
 

@@ -26,9 +26,9 @@ from fastzsl.features.writer import partial_path
 DESCRIPTION = """Extract feature maps once, for training and for other programs.
 
 The file follows the convention of the dense-attention papers: feature_map (N, d, h, w), labels, trainval_loc,
-test_seen_loc, test_unseen_loc, att, original_att, counted from 0. Stopped at any moment, it goes on with the
-same command; `torchrun --nproc-per-node=N -m fastzsl.extract ...` shares the work among processes. Train on it
-with `python -m fastzsl.train --dataset hdf5 --features FILE`.
+test_seen_loc, test_unseen_loc, att, original_att, counted from 0. If the command is stopped, run it again to continue.
+`torchrun --nproc-per-node=N -m fastzsl.extract ...` divides the work among processes. Train on the file with
+`python -m fastzsl.train --dataset hdf5 --features FILE`.
 """
 
 

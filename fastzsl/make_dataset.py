@@ -33,9 +33,9 @@ from fastzsl.features.opening import load_regions
 
 DESCRIPTION = """Make a data set of your own images.
 
-The images lie in one folder a class. The spreadsheet, saved as CSV, has a row a class; its columns may have any
-names and order: one has the class names, one may say which classes are unseen, those of numbers (or yes and no) are
-the attributes. Everything is checked first, and OUT is made only if all is well:
+The images of each class are in one folder. The spreadsheet, saved as CSV, has one row for each class. Its columns may
+have any names and order: one has the class names, one may say which classes are unseen, and those with numbers (or yes
+and no) are the attributes. Everything is checked first, and OUT is made only if no error is found:
 
 OUT/images/<class>/*, OUT/classes.csv, OUT/report.json, and with --features also OUT/features.h5 (feature maps) and
 OUT/xlsa17 (res101.mat and att_splits.mat), which other programs read.
@@ -58,7 +58,7 @@ class Settings:
         seed: of this draw, and of the split of the seen classes' images.
         missing: what to do with empty cells: stop, or take the seen classes' mean, or 0.
         partial: leave out classes that have only a row or only a folder, instead of stopping.
-        pictures: link to the images where they are, or copy them.
+        pictures: "link" makes symbolic links to the images, "copy" copies them.
         skip_bad_images: leave out images that cannot be read, instead of stopping.
         features: also extract features and write both formats of other programs.
         backbone: for the features; see `python -m fastzsl.info`.

@@ -25,8 +25,8 @@ from fastzsl.report.heatmap import heatmap_overlay
 
 DESCRIPTION = """Recognise images with a trained run, zero-shot.
 
-The classes are the run's own, or any that you describe: --classes new.csv has a row a class with the columns
-class,<attribute>..., the attributes being those of the run's classes.csv, in any order and in the same units.
+The classes are the run's own, or new ones that you describe. --classes new.csv has one row for each class, with the
+columns class,<attribute>... The attributes are those of the run's classes.csv, in any order and in the same units.
 """
 
 

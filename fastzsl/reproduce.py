@@ -35,11 +35,11 @@ from fastzsl.training.inputs import check_names, load_features
 from fastzsl.training.settings import Settings as RunSettings
 
 DESCRIPTION = """Repeat the paper's experiments: train the full model, its ablations and its competitors with several
-seeds, choose gamma on held-out seen classes, and print Tables 1 and 2 with the paper's own rows beside them.
+seeds, choose gamma on held-out seen classes, and print Tables 1 and 2 together with the paper's published rows.
 
-With no data at all: --datasets shapes. The benchmarks: --datasets awa1 awa2 cub sun --root DIR. Your own
-images: --datasets folder --root DIR. Every method: --methods all. Tables (Markdown, CSV, LaTeX), figures and
-report.html are left in --out. A run that was stopped goes on where it was.
+Without any data: --datasets shapes. The benchmarks: --datasets awa1 awa2 cub sun --root DIR. Your own images:
+--datasets folder --root DIR. Every method: --methods all. Tables (Markdown, CSV, LaTeX), figures and report.html are
+written to --out. A run that was stopped continues where it was.
 """
 
 

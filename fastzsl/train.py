@@ -43,8 +43,8 @@ from fastzsl.training.settings import Settings
 
 DESCRIPTION = """Train and evaluate a zero-shot recogniser.
 
-With no argument: draw the data set "shapes", extract its features (kept for the next time), train, choose gamma on
-held-out seen classes, print T1, U, S, H and AUSUC, and leave everything in runs/shapes.
+Without arguments: draw the data set "shapes", extract its features (and cache them), train, choose gamma on held-out
+seen classes, print T1, U, S, H and AUSUC, and write everything to runs/shapes.
 
 Your own images: --dataset folder --root DIR, with DIR/images/<class>/* and DIR/classes.csv, whose columns are
 class, split (seen or unseen) and one for each attribute.

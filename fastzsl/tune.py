@@ -28,12 +28,12 @@ from fastzsl.report.tables import Table, print_table
 from fastzsl.training.inputs import check_names, load_features
 from fastzsl.training.settings import read_group, save_settings
 
-DESCRIPTION = """Choose settings without looking at a test image: the seen classes are cut into folds, each fold plays
-the unseen classes once, and one setting after the other takes the value that does best on average (all combinations
-for a method whose fits are cheap).
+DESCRIPTION = """Choose settings without test images. The seen classes are divided into folds, and each fold is held out
+and used as unseen classes once. One setting after the other gets the value with the best mean over the folds. For
+methods with fast training all combinations are tried.
 
-Leaves config.yaml for `python -m fastzsl.train --config`, trials.csv with everything that was tried, and
-selection.json, which says what was chosen on what. A search that was stopped goes on where it was.
+Writes config.yaml for `python -m fastzsl.train --config`, trials.csv with everything that was tried, and
+selection.json, which says what was chosen and on which data. A search that was stopped continues where it was.
 """
 
 

@@ -42,14 +42,14 @@ def summarise(results: Results, where: Localisation | None, data: ZeroShotDatase
     sentences = [
         f"The model was trained on images of {len(data.seen)} classes. It was then shown images of {unseen} other "
         f"classes, of which it knew nothing but a description ({data.embedding_dim} numbers each).",
-        f"It names {100 * results.T1:.0f} of 100 such images right when it chooses among the {unseen} new classes; "
+        f"If it chooses among the {unseen} new classes, it names {100 * results.T1:.0f} of 100 such images right; "
         f"guessing gets {100 / unseen:.0f}.",
-        f"When it must choose among all {data.num_classes} classes it names {100 * results.U:.0f} of 100 images of "
-        f"new classes and {100 * results.S:.0f} of 100 of known ones (harmonic mean {100 * results.H:.0f}).",
+        f"If it chooses among all {data.num_classes} classes, it names {100 * results.U:.0f} of 100 images of "
+        f"new classes right, and {100 * results.S:.0f} of 100 of known ones (harmonic mean {100 * results.H:.0f}).",
     ]
     if where is not None:
         sentences.append(
-            f"The place that its attention weighs most lies on the object in {100 * where.hits:.0f} of 100 images; "
-            f"a place picked at random does in {100 * where.chance:.0f}."
+            f"The region with most attention is on the object in {100 * where.hits:.0f} of 100 images; "
+            f"a random region is in {100 * where.chance:.0f}."
         )
     return sentences
