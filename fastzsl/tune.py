@@ -47,12 +47,12 @@ class Settings:
         features: folder with NAME.h5 for a benchmark, as `python -m fastzsl.extract` makes them.
         out: output folder; default runs/tune-<dataset>, with the method's name if it is not the default method.
         method: the method to tune.
-        grid: NAME=VALUE,VALUE,... in the order in which they are settled; default: the method's own grid.
-        folds: parts of the seen classes.
-        validation_classes: seen classes that play the unseen ones, by name, instead of folds; or "published" for
-            those of a benchmark's own split file.
-        repeats: how often the classes are shuffled and cut anew.
-        objective: what to maximise, mean over the folds.
+        grid: NAME=VALUE,VALUE,... in the order in which the settings are chosen; default: the method's own grid.
+        folds: number of parts into which the seen classes are divided.
+        validation_classes: names of seen classes to hold out, instead of folds; or "published" for those of a
+            benchmark's own split file.
+        repeats: how often the classes are shuffled and divided again.
+        objective: figure to maximise, as a mean over the folds.
         rounds: passes over the grid.
         seed: of the folds.
         config: settings to start from, a run's config.yaml.

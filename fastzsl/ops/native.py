@@ -40,7 +40,7 @@ def _load() -> tuple[ModuleType | None, tuple[str, ...]]:
         from fastzsl import _native
     except ImportError as error:
         return None, (
-            f"the compiled module fastzsl._native is not here ({error}); reinstall with a C++ compiler",
+            f"the compiled module fastzsl._native is not installed ({error}); reinstall with a C++ compiler",
         )
     try:
         _native.isa()

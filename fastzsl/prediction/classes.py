@@ -125,7 +125,7 @@ class OwnClasses:
             raise UserError(f"{what}: {missing[0]}{more} missing ({counts})")
         twice = [name for name in wanted if found.count(name) > 1]
         if twice:
-            raise UserError(f"{what}: {twice[0]} stands there {found.count(twice[0])} times ({counts})")
+            raise UserError(f"{what}: {twice[0]} is listed {found.count(twice[0])} times ({counts})")
         return torch.tensor([found.index(name) for name in wanted])
 
     def _new(self, names: Sequence[str], embeddings: Tensor, origin: str) -> CandidateClasses:

@@ -63,8 +63,8 @@ class NamedClasses:
     """One problem whose held-out classes are named, such as the validation classes that a benchmark publishes.
 
     Attributes:
-        names: seen classes that play the unseen ones.
-        seed: draws the images that play test_seen.
+        names: seen classes that are held out and used as unseen classes.
+        seed: draws the images that are used as test_seen.
     """
 
     names: tuple[str, ...]

@@ -126,7 +126,7 @@ def test_broken_connections_go_on_where_they_broke(server: Server, tmp_path: Pat
 
 def test_an_interrupted_command_goes_on(server: Server, tmp_path: Path) -> None:
     server.play = ["break 40000", "break 0"]
-    with pytest.raises(UserError, match="what came is kept, the same command goes on"):
+    with pytest.raises(UserError, match="the received bytes are kept, run the same command to continue"):
         get(server, tmp_path / "f")
     assert len(server.ranges) == ATTEMPTS
     assert not (tmp_path / "f").exists()
@@ -162,7 +162,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(server: Server, tmp_path: Pa
 
 def test_a_length_that_is_too_long_ends_with_an_error(server: Server, tmp_path: Path) -> None:
     server.play = ["too long"]
-    with pytest.raises(UserError, match="what came is kept"):
+    with pytest.raises(UserError, match="the received bytes are kept"):
         get(server, tmp_path / "f")
     assert not (tmp_path / "f").exists()
 

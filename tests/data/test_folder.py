@@ -146,7 +146,7 @@ def blank_lines_and_a_fault(root: Path) -> None:
         (lambda r: change(r, 0, 3, "legs"), r'2 columns are named "legs"; wanted one'),
         (lambda r: change(r, 0, 3, ""), r"column 4 has no name in the header"),
         (blank_lines_and_a_fault, r'row 6, column legs: "many"; wanted a finite number'),
-        (same_name_twice, r"class ant stands in 2 rows; wanted one row a class"),
+        (same_name_twice, r"class ant is in 2 rows; wanted one row for each class"),
         (lambda r: write_table(r, [row[:-1] if i == 2 else row for i, row in enumerate(rows_of(r))]),
          r"row 3: 3 cells; wanted 4 as in the header"),
         (lambda r: write_table(r, [row[:2] for row in rows_of(r)]), r"no attribute columns"),

@@ -266,7 +266,7 @@ def test_features_of_crops_cannot_come_from_whole_images(tmp_path: Path) -> None
     """aPY names the same image once for each object in it."""
     (tmp_path / "one.jpg").write_bytes(b"")
     make_root(tmp_path, "apy", image_files=np.array([["/x/one.jpg"]] * 15339, dtype=object))
-    with pytest.raises(UserError, match="15338 of the 15339 image_files stand there twice"):
+    with pytest.raises(UserError, match="15338 of the 15339 image_files are listed twice"):
         xlsa17("apy", tmp_path, images=tmp_path)
 
 

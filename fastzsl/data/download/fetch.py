@@ -75,7 +75,9 @@ def download(
         fruitless = 1 if came else fruitless + 1
         if fruitless >= ATTEMPTS:
             kept = part.exists() and part.stat().st_size > 0
-            raise UserError(f"{url}: {reason}" + kept * "; what came is kept, the same command goes on")
+            raise UserError(
+                f"{url}: {reason}" + kept * "; the received bytes are kept, run the same command to continue"
+            )
         wait(min(2.0**fruitless, 30.0))
     if part.stat().st_size != total:
         found = part.stat().st_size

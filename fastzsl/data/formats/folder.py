@@ -185,7 +185,7 @@ def read_classes(table: Path) -> tuple[list[str], list[str], list[str], torch.Te
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(
-            f"{table}: class {twice[0]} stands in {names.count(twice[0])} rows; wanted one row a class"
+            f"{table}: class {twice[0]} is in {names.count(twice[0])} rows; wanted one row for each class"
         )
     if not names:
         raise UserError(f"{table}: no rows; wanted one row a class")

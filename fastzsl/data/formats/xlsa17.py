@@ -246,7 +246,7 @@ def find_images(path: Path, root: Path, published: Published) -> list[Path]:
                 )
             if len(set(paths)) != count:
                 raise UserError(
-                    f"{path}: {count - len(set(paths))} of the {count} image_files stand there twice; "
+                    f"{path}: {count - len(set(paths))} of the {count} image_files are listed twice; "
                     "features of parts of images (as in aPY) cannot be extracted from whole images"
                 )
             return paths

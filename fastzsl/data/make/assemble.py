@@ -131,9 +131,9 @@ def list_images(
     across = [paths for paths in twice if len({path.parent for path in paths}) > 1]
     if across:
         shown = " = ".join(f"{p.parent.name}/{p.name}" for p in across[0])
-        notes.append(f"{len(across)} images are in several classes, which spoils the test: first {shown}")
+        notes.append(f"{len(across)} images are in several classes, so the test is not valid: first {shown}")
     if len(twice) > len(across):
-        notes.append(f"{len(twice) - len(across)} images are there twice within their class")
+        notes.append(f"{len(twice) - len(across)} images are duplicates within their class")
     return [[path for path in own if path not in faults] for own in listed], notes
 
 
