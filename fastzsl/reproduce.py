@@ -185,24 +185,31 @@ def _train(
     loader: _DataSets,
     table: TrialTable,
     progress: ProgressBars,
-) -> tuple[list[Training], dict[str, list[str]]]:
+) -> tuple[list[Training], dict[str, dict[str, str]]]:
     """Train every row, the full model first; returns the trainings and, by data set, what was left out."""
     started, trainings = time.monotonic(), []
-    left_out: dict[str, list[str]] = {}
+    left_out: dict[str, dict[str, str]] = {}
     ordered = [FULL, *(e for e in entries if e.name != FULL.name)]
     for name, source in sources:
         for entry in ordered:
             if time.monotonic() - started > settings.seconds():
-                left_out.setdefault(name, []).append(entry.label)
+                left_out.setdefault(name, {})[entry.label] = "out of time"
                 continue
-            own = _plan_entry(settings, name, source, entry, loader, table, progress)
-            run_trials(
-                trials_of(own),
-                table,
-                workers=settings.workers,
-                progress=progress,
-                label=f"{name}, {entry.name}",
-            )
+            try:
+                own = _plan_entry(settings, name, source, entry, loader, table, progress)
+                run_trials(
+                    trials_of(own),
+                    table,
+                    workers=settings.workers,
+                    progress=progress,
+                    label=f"{name}, {entry.name}",
+                )
+            except UserError as error:
+                if entry.name == FULL.name:
+                    raise
+                left_out.setdefault(name, {})[entry.label] = str(error)
+                progress.console.print(f"{name}, {entry.name} is left out: {error}")
+                continue
             trainings += own
     order = {e.name: i for i, e in enumerate(entries)}
     return sorted(trainings, key=lambda t: order[t.entry.name]), left_out
@@ -281,7 +288,7 @@ def _sweeps(
 
 
 def _save_results(
-    experiment: Experiment, settings: Settings, base: RunSettings, left_out: dict[str, list[str]]
+    experiment: Experiment, settings: Settings, base: RunSettings, left_out: dict[str, dict[str, str]]
 ) -> None:
     """results.json: every figure of every training, and the data on which each value was chosen."""
     rows = [

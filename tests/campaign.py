@@ -89,7 +89,8 @@ def commands(rng: random.Random, folder: Path, root: Path, deadline: float, foun
     while time.monotonic() < deadline:
         command = rng.choice(COMMANDS)
         words = start_of(command, rng, folder, root, run)
-        for flag in rng.sample(flags_of(command), rng.randint(1, 3)):
+        flags = flags_of(command)
+        for flag in rng.sample(flags, min(len(flags), rng.randint(1, 3))):
             words.append(flag)
             if rng.random() < 0.85:
                 words.append(rng.choice(VALUES))

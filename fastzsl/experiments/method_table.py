@@ -19,7 +19,7 @@ HEADER = [
 
 
 def method_table(
-    experiment: Experiment, dataset: str, table: TrialTable, left_out: Mapping[str, Sequence[str]]
+    experiment: Experiment, dataset: str, table: TrialTable, left_out: Mapping[str, Mapping[str, str]]
 ) -> Table:
     """Every entry on one data set, the best T1 first.
 
@@ -31,7 +31,8 @@ def method_table(
     ordered = sorted(names, key=lambda name: -mean_and_sd(T1[name])[0])
     rows = [_row(experiment, dataset, name, T1[name], T1[ordered[0]]) for name in ordered]
     rows += [
-        [label, "not run: out of time", *[""] * (len(HEADER) - 2)] for label in left_out.get(dataset, ())
+        [label, f"not run: {why}", *[""] * (len(HEADER) - 2)]
+        for label, why in left_out.get(dataset, {}).items()
     ]
     count = len(T1[ordered[0]])
     caption = (

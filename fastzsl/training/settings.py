@@ -270,12 +270,12 @@ def read_group(cls: Any, values: Mapping[str, Any], where: str) -> Any:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a folder, a device that never ends, a pipe that waits
+        raise UserError(f"{path} is no regular file; wanted the config.yaml of a run")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no file {path}; wanted the configuration of a run") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; wanted the config.yaml of a run") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML ({first_line(error)})") from None
     except (RecursionError, ValueError) as error:

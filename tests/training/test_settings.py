@@ -191,3 +191,10 @@ def test_the_model_alone_has_the_defaults_of_the_method() -> None:
         for parameters in (signature, loss):
             if setting.name in parameters:
                 assert parameters[setting.name].default == setting.default, setting.name
+
+
+def test_a_configuration_that_is_no_regular_file_is_refused_before_it_is_read() -> None:
+    for path in (Path("/dev/zero"), Path("/")):
+        if path.exists():
+            with pytest.raises(UserError, match="is no regular file"):
+                load_settings(path)
