@@ -195,7 +195,7 @@ def test_the_whole_on_a_folder_of_images_leaves_tables_figures_and_report(
     out = tmp_path / "out"
     command = [
         "--datasets", "folder", "--root", str(images), "--out", str(out), "--seeds", "2",
-        "--methods", "pooled", "no-ma", "eszsl",
+        "--methods", "pooled", "no-ma", "eszsl", "joint-space",
         "--set", "epochs=2", "gamma_folds=1", "batch_size=16", "accelerator=cpu",
         "--workers", "1",
     ]  # fmt: skip
@@ -208,6 +208,8 @@ def test_the_whole_on_a_folder_of_images_leaves_tables_figures_and_report(
     assert {"folder-alpha-eta.png", "folder-attention-attended.png", "folder-attention-no-ma.png"} <= names
     results = json.loads((out / "results.json").read_text())
     assert len(results["trainings"]) == 8
+    assert "of equal size" in str(results["left_out"]), "3 attributes are no embeddings of 1280"
+    assert "not run: " in (out / "methods-folder.md").read_text()
     assert "training images only" in results["chosen_on"]["gamma"]
     rows = list(csv.reader((out / "table1.csv").open()))
     measured = [t["T1"] for t in results["trainings"] if t["method"] == "attended"]
