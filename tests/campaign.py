@@ -49,6 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["FASTZSL_CACHE"] = str(folder / "cache")
+        os.chdir(folder)  # some of the random words are names of output files
         root = make_root(folder / "data")
         for part in options.parts:
             deadline = time.monotonic() + 60 * options.minutes / len(options.parts)
