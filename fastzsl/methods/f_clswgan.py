@@ -149,7 +149,8 @@ class FClsWgan(Method):
 
     Then a softmax is fitted to the real features of the seen and synthetic ones of the unseen classes; for a set of
     unseen classes alone to synthetic ones only. How many are synthesised for a class against how many are real is
-    the method's calibration, so no gamma is added. The scores are log-probabilities.
+    the method's own calibration, and the published figures add no gamma (columns U0, S0, H0). The scores are
+    log-probabilities.
 
     Args:
         feature_norm: scaling of the features; the generator's outputs are 0 or more.

@@ -154,8 +154,9 @@ class SEGZSL(Method):
                + prior · 1/2 |x - G(z', a)|² - independence · log q(z' | G(z', a)),       z' from N(0, I)
 
     Then a softmax is fitted to the real features of the seen and synthetic ones of the unseen classes, as in f-CLSWGAN
-    (the paper takes a support vector machine). How many are synthesised is the method's calibration, so no gamma is
-    added. Written from memory of the paper; the sizes and weights are not verified.
+    (the paper takes a support vector machine). How many are synthesised is the method's own calibration; the
+    published figures add no gamma (columns U0, S0, H0). Written from memory of the paper; the sizes and weights are not
+    verified.
 
     Args:
         feature_norm: scaling of the features. The decoder's noise has deviation 1. If features vary much less, as with
