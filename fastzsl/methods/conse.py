@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.scaled import ScaledMethod, ScaledModel
 from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.engines.softmax import LinearSoftmax, fit_softmax

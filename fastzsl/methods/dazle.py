@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.descriptions import Descriptions
 from fastzsl.methods.engines.loop import minimise
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.parts import BatchPart
 from fastzsl.methods.method import ClassSet, Method, Model, Scorer
 from fastzsl.methods.problem import Problem

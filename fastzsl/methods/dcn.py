@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
-from fastzsl.methods.engines.descriptions import Descriptions
 from fastzsl.methods.engines.loop import minimise
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.parts import BatchPart
-from fastzsl.methods.engines.scaling import FeatureNorm, Scaling
-from fastzsl.methods.method import ClassSet, Method, Model, Scorer
+from fastzsl.methods.engines.scaled import ScaledModel, TrainingData
+from fastzsl.methods.engines.scaling import FeatureNorm
+from fastzsl.methods.method import ClassSet, Method, Scorer
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
@@ -30,7 +30,7 @@ LENGTH = 10.0
 """E = 10 tanh(a)."""
 
 
-class DCNModel(Model):
+class DCNModel(ScaledModel):
     """Scores h(x)' E_c with h(x) = tanh(W_2 Dropout(ReLU(W_1 x + b_1)) + b_2) and E = 10 tanh(a).
 
     Args:
@@ -53,9 +53,7 @@ class DCNModel(Model):
         feature_norm: FeatureNorm,
         embedding_normalisation: Normalisation,
     ) -> None:
-        super().__init__()
-        self.scaling = Scaling(feature_norm, feature_dim)
-        self.describe = Descriptions(embedding_normalisation, embedding_dim)
+        super().__init__(feature_dim, embedding_dim, feature_norm, embedding_normalisation)
         self.first, self.second = nn.Linear(feature_dim, hidden), nn.Linear(hidden, embedding_dim)
         self.dropout = dropout
         self.register_buffer("largest", torch.ones(()))
@@ -63,12 +61,11 @@ class DCNModel(Model):
             nn.init.normal_(layer.weight, std=deviation)
             nn.init.zeros_(layer.bias)
 
-    def fit_scaling(self, features: Tensor, seen_descriptions: Tensor) -> Tensor:
-        """Fit on the training features (N, d) and seen descriptions; returns the features as `embed` takes them."""
-        self.describe.fit(seen_descriptions)
-        scaled = self.scaling.fit(features)
-        self.largest = scaled.abs().max().clamp_min(1e-30).to(self.largest)
-        return scaled / self.largest
+    def fit_scales(self, problem: Problem, context: Context) -> TrainingData:
+        """As `ScaledModel`, with the features as `embed` takes them: divided by the largest number."""
+        data = super().fit_scales(problem, context)
+        self.largest = data.features.abs().max().clamp_min(1e-30).to(self.largest)
+        return data._replace(features=data.features / self.largest)
 
     def embed(self, scaled: Tensor) -> Tensor:
         """h (B, m) of scaled features (B, d)."""
@@ -189,10 +186,7 @@ class DCN(Method):
         )  # fmt: skip
 
     def fit(self, model: DCNModel, problem: Problem, context: Context) -> None:  # type: ignore[override]
-        model.to(context.device)
-        features = model.fit_scaling(
-            problem.pooled().to(context.device), problem.seen_descriptions.to(context.device)
-        )
+        features, _, _ = model.fit_scales(problem, context)
         seen, unseen = model.targets(problem.seen_descriptions.to(context.device)), None
         if self.entropy_weight:
             unseen = model.targets(problem.unseen_descriptions.to(context.device))

@@ -13,15 +13,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
-from fastzsl.methods.engines.alternate import Player, alternate, player
+from fastzsl.methods.engines.alternate import alternate
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.engines.softmax import LinearSoftmax, fit_softmax_by_adam
 from fastzsl.methods.engines.synthesis import FinalSoftmax, SynthesisThenSoftmax
 from fastzsl.methods.engines.wgan import (
-    CRITIC_TURNS,
     PENALTY,
+    AdversarialLosses,
     Generator,
     gradient_penalty,
     normal,
@@ -82,7 +82,7 @@ class Critic(nn.Module):
         return found[:, 0]
 
 
-class FClsWganLosses:
+class FClsWganLosses(AdversarialLosses):
     """Generator and critic with their losses, on scaled features.
 
     Args:
@@ -94,6 +94,9 @@ class FClsWganLosses:
         beta: weight of the classification loss.
     """
 
+    betas = ADAM
+    critic: Critic
+
     def __init__(
         self,
         generator: Generator,
@@ -104,7 +107,8 @@ class FClsWganLosses:
         embeddings: Tensor,
         beta: float,
     ) -> None:
-        self.generator, self.critic, self.frozen = generator, critic, frozen
+        super().__init__(generator, critic)
+        self.frozen = frozen
         self.features, self.labels, self.embeddings, self.beta = features, labels, embeddings, beta
 
     def of_critic(self, images: Tensor, random: torch.Generator) -> dict[str, Tensor]:
@@ -130,13 +134,6 @@ class FClsWganLosses:
         found = self.critic(fake, self.critic.of_description(described)).mean()
         wrong = nn.functional.cross_entropy(self.frozen.logits(fake), labels)
         return {"loss": self.beta * wrong - found, "classification": wrong}
-
-    def players(self, lr: float) -> dict[str, Player]:
-        """Five turns of the critic on new images, then one of the generator on the last ones."""
-        return {
-            "critic": player(self.critic, self.of_critic, lr=lr, betas=ADAM, turns=CRITIC_TURNS),
-            "generator": player(self.generator, self.of_generator, lr=lr, betas=ADAM, fresh=False),
-        }
 
 
 @register
@@ -199,7 +196,7 @@ class FClsWgan(Method):
         )  # fmt: skip
 
     def fit(self, model: FClsWganModel, problem: Problem, context: Context) -> None:  # type: ignore[override]
-        features, labels, embeddings = model.fit_inputs(problem, context)
+        features, labels, embeddings = model.fit_scales(problem, context)
 
         def train() -> dict[str, Tensor]:
             self._play(model.generator, features, labels, embeddings, context)

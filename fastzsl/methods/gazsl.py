@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
-from fastzsl.methods.engines.alternate import Player, alternate, player
+from fastzsl.methods.engines.alternate import alternate
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.engines.synthesis import SynthesisModel
 from fastzsl.methods.engines.wgan import (
-    CRITIC_TURNS,
     PENALTY,
+    AdversarialLosses,
     Generator,
     gradient_penalty,
     normal,
@@ -125,7 +125,7 @@ def pivot_distance(made: Tensor, labels: Tensor, means: Tensor) -> Tensor:
     return (own - means[present]).norm(dim=1).sum() / len(means)
 
 
-class GAZSLLosses:
+class GAZSLLosses(AdversarialLosses):
     """Generator and critic with their losses, on scaled features.
 
     Args:
@@ -136,6 +136,8 @@ class GAZSLLosses:
         pivot: weight of the pivot distance.
     """
 
+    betas = ADAM
+
     def __init__(
         self,
         generator: Generator,
@@ -145,7 +147,7 @@ class GAZSLLosses:
         embeddings: Tensor,
         pivot: float,
     ) -> None:
-        self.generator, self.critic = generator, critic
+        super().__init__(generator, critic)
         self.features, self.labels, self.embeddings, self.pivot = features, labels, embeddings, pivot
         sums = torch.zeros(len(embeddings), features.shape[1], device=features.device)
         self.means = sums.index_add(0, labels, features) / torch.bincount(labels)[:, None]
@@ -179,13 +181,6 @@ class GAZSLLosses:
         weights = self.generator.first.weight.square().sum() + self.generator.second.weight.square().sum()
         loss = 0.5 * wrong - judged.mean() + self.pivot * pivots + WEIGHT_PENALTY * weights
         return {"loss": loss, "classification": wrong, "pivots": pivots}
-
-    def players(self, lr: float) -> dict[str, Player]:
-        """Five turns of the critic on new images, then one of the generator on the last ones."""
-        return {
-            "critic": player(self.critic, self.of_critic, lr=lr, betas=ADAM, turns=CRITIC_TURNS),
-            "generator": player(self.generator, self.of_generator, lr=lr, betas=ADAM, fresh=False),
-        }
 
 
 @register
@@ -250,7 +245,7 @@ class GAZSL(Method):
         )  # fmt: skip
 
     def fit(self, model: GAZSLModel, problem: Problem, context: Context) -> None:  # type: ignore[override]
-        features, labels, embeddings = model.fit_inputs(problem, context)
+        features, labels, embeddings = model.fit_scales(problem, context)
         with torch.random.fork_rng():
             torch.manual_seed(context.seed)
             critic = Critic(features.shape[1], self.hidden, len(embeddings)).to(features.device)

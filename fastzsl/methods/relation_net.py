@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
-from fastzsl.methods.engines.descriptions import Descriptions
 from fastzsl.methods.engines.loop import constant, minimise
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.parts import BatchPart
-from fastzsl.methods.engines.scaling import FeatureNorm, Scaling
-from fastzsl.methods.method import ClassSet, Method, Model, Scorer
+from fastzsl.methods.engines.scaled import ScaledModel
+from fastzsl.methods.engines.scaling import FeatureNorm
+from fastzsl.methods.method import ClassSet, Method, Scorer
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
@@ -29,7 +29,7 @@ PAIRS_AT_ONCE = 1 << 24
 """Limit on the entries of the hidden layer (images × classes × units) that scoring computes at a time."""
 
 
-class RelationModel(Model):
+class RelationModel(ScaledModel):
     """Logits W_2 ReLU(W_1 [g(a); x] + b_1) + b_2 with g(a) = ReLU(V_2 ReLU(V_1 a)).
 
     W_1 [g; x] = W_g g + W_x x, so B images and C classes cost B + C products instead of B · C.
@@ -53,9 +53,7 @@ class RelationModel(Model):
         feature_norm: FeatureNorm,
         embedding_normalisation: Normalisation,
     ) -> None:
-        super().__init__()
-        self.scaling = Scaling(feature_norm, feature_dim)
-        self.describe = Descriptions(embedding_normalisation, embedding_dim)
+        super().__init__(feature_dim, embedding_dim, feature_norm, embedding_normalisation)
         self.embedding_scale = embedding_scale
         self.class_branch = nn.Sequential(
             nn.Linear(embedding_dim, class_hidden), nn.ReLU(), nn.Linear(class_hidden, feature_dim), nn.ReLU()
@@ -168,11 +166,8 @@ class RelationNet(Method):
         )  # fmt: skip
 
     def fit(self, model: RelationModel, problem: Problem, context: Context) -> None:  # type: ignore[override]
-        model.to(context.device)
-        features = model.scaling.fit(problem.pooled().to(context.device))
-        descriptions = problem.seen_descriptions.to(context.device)
-        model.describe.fit(descriptions)
-        objective = RelationObjective(model, descriptions)
+        features, _, _ = model.fit_scales(problem, context)
+        objective = RelationObjective(model, problem.seen_descriptions.to(context.device))
         compared = [*model.first.parameters(), *model.second.parameters()]
         groups = [
             {"params": compared, "weight_decay": 0.0},

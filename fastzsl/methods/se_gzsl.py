@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.alternate import Player, alternate, player
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.engines.synthesis import FinalSoftmax, SynthesisThenSoftmax
 from fastzsl.methods.engines.wgan import normal
@@ -214,7 +214,7 @@ class SEGZSL(Method):
         )  # fmt: skip
 
     def fit(self, model: SEGZSLModel, problem: Problem, context: Context) -> None:  # type: ignore[override]
-        features, labels, embeddings = model.fit_inputs(problem, context)
+        features, labels, embeddings = model.fit_scales(problem, context)
 
         def train() -> dict[str, Tensor]:
             self._play(model.decoder, features, labels, embeddings, context)

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.lbfgs import minimise_by_lbfgs
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.scaled import ScaledMethod, ScaledModel, TrainingData
 from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.engines.simplex import nearest_mixtures

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.lbfgs import minimise_by_lbfgs
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.scaled import ScaledMethod, ScaledModel
 from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.engines.whitening import Whitened, mean_square, whitened

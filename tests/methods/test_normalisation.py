@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastzsl.methods.attended import AttendedAutoencoder
-from fastzsl.methods.attended.normalisation import Normalisation, fit_columns
+from fastzsl.methods.engines.normalisation import Normalisation, fit_columns
 
 
 def _fitted(how: Normalisation, seen: torch.Tensor) -> AttendedAutoencoder:

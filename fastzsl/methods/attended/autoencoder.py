@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastzsl import losses
 from fastzsl.methods.attended.attention import FusedDenseAttention, as_regions
 from fastzsl.methods.attended.encoder import SemanticEncoder
-from fastzsl.methods.attended.normalisation import Normalisation, fit_columns
+from fastzsl.methods.engines.normalisation import Normalisation, fit_columns
 from fastzsl.methods.engines.parts import BatchPart
 from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.ops import attended_scores
@@ -39,7 +39,7 @@ class AttendedAutoencoder(Model):
             rectified conv map, and 0.5 reduces their influence; 1 changes nothing.
         feature_dropout: share of feature channels set to zero for a whole image in training.
         region_dropout: share of regions dropped in training, so that no single region decides.
-        embedding_normalisation: of the class embeddings, see `fastzsl.methods.attended.normalisation`.
+        embedding_normalisation: of the class embeddings, see `fastzsl.methods.engines.normalisation`.
         backbone: images to feature maps, or None when region features are given.
         backend: backend of the ops.
     """

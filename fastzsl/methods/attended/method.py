@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fastzsl.methods.attended.autoencoder import AttendedAutoencoder
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.loop import minimise
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.parts import BatchPart
 from fastzsl.methods.method import Method
 from fastzsl.methods.problem import Problem

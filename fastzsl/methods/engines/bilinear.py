@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastzsl.methods.attended.normalisation import Normalisation
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.scaled import ScaledModel
 from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.method import ClassSet, Scorer

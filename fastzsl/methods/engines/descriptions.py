@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastzsl.methods.attended.normalisation import Normalisation, fit_columns
+from fastzsl.methods.engines.normalisation import Normalisation, fit_columns
 
 
 class Descriptions(nn.Module):

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.descriptions import Descriptions
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.scaling import FeatureNorm, Scaling
 from fastzsl.methods.method import Method, Model
 from fastzsl.methods.problem import Problem

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastzsl.methods.attended.normalisation import Normalisation
 from fastzsl.methods.context import Context
-from fastzsl.methods.engines.descriptions import Descriptions
-from fastzsl.methods.engines.scaling import FeatureNorm, Scaling
+from fastzsl.methods.engines.normalisation import Normalisation
+from fastzsl.methods.engines.scaled import ScaledModel, TrainingData
+from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.engines.softmax import fit_softmax_by_adam
-from fastzsl.methods.method import ClassSet, Model, Scorer
+from fastzsl.methods.method import ClassSet, Scorer
 from fastzsl.methods.problem import Problem
 
 KEPT_SCORERS = 4
@@ -24,7 +24,7 @@ CHUNK = 4096
 """Number of features synthesised at a time."""
 
 
-class SynthesisModel(Model):
+class SynthesisModel(ScaledModel):
     """A generator of features, and classifiers fitted to the features that it makes for a set of classes.
 
     The noise is the same for every class, so that a class's features do not depend on the other classes. The classifier
@@ -51,9 +51,7 @@ class SynthesisModel(Model):
         embedding_normalisation: Normalisation,
         synthetic: int,
     ) -> None:
-        super().__init__()
-        self.scaling = Scaling(feature_norm, feature_dim)
-        self.describe = Descriptions(embedding_normalisation, embedding_dim)
+        super().__init__(feature_dim, embedding_dim, feature_norm, embedding_normalisation)
         self.noise_dim, self.synthetic = noise_dim, synthetic
         self.register_buffer("noise_seed", torch.zeros((), dtype=torch.long))
         self._scorers: dict[bytes, Scorer] = {}
@@ -90,14 +88,11 @@ class SynthesisModel(Model):
         ]
         return torch.cat(parts).view(len(embedded), self.synthetic, -1)
 
-    def fit_inputs(self, problem: Problem, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Fit both scalings. Returns features (N, d), labels (N,) and embeddings (C_s, m) of the training."""
+    def fit_scales(self, problem: Problem, context: Context) -> TrainingData:
+        """As `ScaledModel`; the noise of the synthesis is that of the training's seed."""
         self._scorers.clear()
         self.noise_seed.fill_(context.seed)
-        self.to(context.device)
-        features = self.scaling.fit(problem.pooled().to(context.device))
-        embeddings = self.describe.fit(problem.seen_descriptions.to(context.device))
-        return features, problem.labels.to(context.device), embeddings
+        return super().fit_scales(problem, context)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         self._scorers.clear()

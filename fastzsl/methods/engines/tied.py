@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastzsl.methods.attended.normalisation import Normalisation
+from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.scaled import ScaledModel
 from fastzsl.methods.engines.scaling import FeatureNorm
 from fastzsl.methods.engines.statistics import Spectrum

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+from fastzsl.methods.engines.alternate import Player, player
 
 PENALTY = 10.0
 """Weight of the gradient penalty in both methods."""
@@ -89,3 +92,31 @@ def normal(shape: tuple[int, ...], random: torch.Generator, like: Tensor) -> Ten
 def uniform(count: int, random: torch.Generator, like: Tensor) -> Tensor:
     """u (count, 1) from [0, 1), drawn on the CPU."""
     return torch.rand(count, 1, generator=random).to(like)
+
+
+class AdversarialLosses(ABC):
+    """A critic and a generator with their losses, trained in turn.
+
+    Attributes:
+        betas: of Adam, for both.
+    """
+
+    betas: ClassVar[tuple[float, float]]
+
+    def __init__(self, generator: Generator, critic: nn.Module) -> None:
+        self.generator, self.critic = generator, critic
+
+    @abstractmethod
+    def of_critic(self, images: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """Loss of the critic on these training images, "loss" and its terms."""
+
+    @abstractmethod
+    def of_generator(self, images: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """Loss of the generator on the classes of these training images, "loss" and its terms."""
+
+    def players(self, lr: float) -> dict[str, Player]:
+        """Five turns of the critic on new images, then one of the generator on the last ones."""
+        return {
+            "critic": player(self.critic, self.of_critic, lr=lr, betas=self.betas, turns=CRITIC_TURNS),
+            "generator": player(self.generator, self.of_generator, lr=lr, betas=self.betas, fresh=False),
+        }
