@@ -9,10 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.experiments.entries import FULL
+from fastzsl.experiments.entries import FULL, Entry
 from fastzsl.experiments.experiment import Experiment, TrainingResult
 from fastzsl.experiments.statistics import mean_and_sd
-from fastzsl.experiments.tables import Table, title
+from fastzsl.experiments.tables import Table, parts_of_the_model, title
 from fastzsl.files.tensors import load_tensors
 from fastzsl.methods.method import Model, new_model
 from fastzsl.protocol.trials import TrialTable
@@ -80,7 +80,8 @@ def _summary(experiment: Experiment) -> list[str]:
         sentences.append(
             f"{title(dataset)}: the full model names {100 * mean:.1f} of 100 images of new classes "
             f"right{spread}, and "
-            f"reaches H = {100 * H:.1f} when known and new classes are mixed; {count} repetitions."
+            f"reaches H = {100 * H:.1f} when known and new classes are mixed; "
+            f"{count} repetition{'s' if count != 1 else ''}."
         )
     return sentences
 
@@ -98,9 +99,11 @@ def _dataset_sections(
     seed = f"Repetition {first.training.seed}."
     shown: list[tuple[str, str, str, Figure | None]] = [
         ("ablations", "What each part is worth", "Bars: means; lines: deviations; dots: repetitions.",
-         _bars(experiment, dataset, {v.name: v.label for v in experiment.entries})),
+         plots.bars(title(dataset), _figures(experiment, dataset, _labels(parts_of_the_model(experiment))))),
+        ("methods", "All methods", "The same features, splits and search for all. Lines: deviations.",
+         plots.ranking(title(dataset), _figures(experiment, dataset, _labels(experiment.entries)))),
         ("coupling", "Coupled against decoupled mapping (the paper's figure 2b)", "",
-         _bars(experiment, dataset, {FULL.name: "coupled", "decoupled": "decoupled"})),
+         plots.bars(title(dataset), _figures(experiment, dataset, {FULL.name: "coupled", "decoupled": "decoupled"}))),
         ("gamma", "Accuracy over gamma", f"{seed} Dashed: the gamma chosen on held-out seen classes.",
          plots.gamma_curve(scores, gamma)),
         ("seen-unseen", "Accuracy on seen over accuracy on unseen classes", seed,
@@ -139,14 +142,20 @@ def _dataset_sections(
     return sections
 
 
-def _bars(experiment: Experiment, dataset: str, variants: Mapping[str, str]) -> Figure | None:
+def _labels(entries: Sequence[Entry]) -> dict[str, str]:
+    return {entry.name: entry.label for entry in entries}
+
+
+def _figures(
+    experiment: Experiment, dataset: str, entries: Mapping[str, str]
+) -> dict[str, dict[str, list[float]]]:
+    """Label -> setting -> accuracy of every repetition, for entries (name -> label) that were run."""
     settings = {"T1": "conventional, T1", "H": "generalised, H"}
-    methods = {
+    return {
         label: {shown: experiment.figures(dataset, name, figure) for figure, shown in settings.items()}
-        for name, label in variants.items()
+        for name, label in entries.items()
         if experiment.of(dataset, name)
     }
-    return plots.bars(title(dataset), methods)
 
 
 def _keep(path: Path, heading: str, text: str, plot: Figure | None) -> list[Chart]:

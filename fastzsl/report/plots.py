@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.protocol.metrics import TestScores, generalised, per_class_accuracy, seen_unseen_curve
@@ -56,6 +57,8 @@ def loss_curves(metrics: Path) -> Figure | None:
     axes.set(xlabel="training step", ylabel="loss, before its weight")
     if all(np.nanmin([r.get(n, np.nan) for r in records]) > 0 for n in names):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # its own would write formulas
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False)
     return _clean(figure)
 
@@ -194,6 +197,32 @@ def bars(title: str, methods: Mapping[str, Mapping[str, Sequence[float]]]) -> Fi
     axes.set_xticks(range(len(settings)), settings)
     axes.set(ylabel="accuracy per class (%)", ylim=(0, 100), title=title)
     figure.legend(frameon=False, fontsize=8, ncols=3, loc="outside lower center")
+    return _clean(figure)
+
+
+def ranking(title: str, methods: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure | None:
+    """Many methods below each other, the best of the first setting on top; None for fewer than two methods.
+
+    Args:
+        title: above the axes.
+        methods: label -> setting -> accuracy of every repetition, two settings.
+    """
+    if len(methods) < 2:
+        return None
+    settings = list(next(iter(methods.values())))
+    labels = sorted(methods, key=lambda label: _mean_and_sd(methods[label][settings[0]])[0])
+    figure, axes = plt.subplots(figsize=(SIZE[0], 1.2 + 0.34 * len(labels)), layout="constrained")
+    places = np.arange(len(labels))
+    for setting, colour, shift in zip(settings, (UNSEEN, BOTH), (0.2, -0.2)):
+        means, deviations = np.array([_mean_and_sd(methods[label][setting]) for label in labels]).T
+        axes.barh(places + shift, 100 * means, 0.38, label=setting, color=colour)
+        if any(len(methods[label][setting]) > 1 for label in labels):
+            axes.errorbar(
+                100 * means, places + shift, xerr=100 * deviations, fmt="none", ecolor="black", capsize=2
+            )
+    axes.set_yticks(places, labels, fontsize=8)
+    axes.set(xlabel="accuracy per class (%)", xlim=(0, 100), title=title)
+    axes.legend(frameon=False, loc="lower right")
     return _clean(figure)
 
 
