@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import nvtx
 import torch
 from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.features.batch import read_batch
 from fastzsl.methods.method import ClassSet, Model
 from fastzsl.methods.problem import pool
 from fastzsl.protocol.metrics import TestScores
@@ -73,7 +72,8 @@ def read_inputs(model: Model, data: ZeroShotDataset, indices: Tensor) -> Tensor:
         indices: (B,) images of the data set.
     """
     if model.backbone is not None:
-        return _read_images(model, data, indices)
+        assert data.images is not None, "a trained backbone needs images"
+        return read_batch(data.images.image, data.image_ids[indices], model.backbone)
     if model.reads == "regions":
         return data.read_regions(indices)
     return _pooled(data, indices)
@@ -101,13 +101,3 @@ def _pooled(data: ZeroShotDataset, indices: Tensor) -> Tensor:
         held["rows"][new] = rows
         held["known"][new] = True
     return held["rows"][indices]
-
-
-def _read_images(model: Model, data: ZeroShotDataset, indices: Tensor) -> Tensor:
-    """uint8 images (B, 3, H, W), preprocessed for the model's backbone."""
-    assert model.backbone is not None
-    assert data.images is not None
-    images, preprocess = data.images, model.backbone.preprocess
-    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as workers:
-        read = workers.map(lambda i: preprocess(images.image(i)), data.image_ids[indices].tolist())  # type: ignore[operator]
-        return torch.stack(list(read))

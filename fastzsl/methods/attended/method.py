@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from fastzsl.features.batch import read_batch
 from fastzsl.methods.attended.autoencoder import AttendedAutoencoder
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.loop import minimise
@@ -159,7 +159,7 @@ class Attended(Method):
         sample = torch.linspace(0, len(problem) - 1, min(SAMPLE, len(problem))).long()
         if model.backbone is not None:
             with torch.no_grad():
-                images = _read_images(problem, sample[:IMAGE_SAMPLE], model.backbone)
+                images = read_batch(problem.image, sample[:IMAGE_SAMPLE], model.backbone)
                 regions = model.backbone(images).flatten(2).transpose(1, 2)
         else:
             regions = problem.regions(sample)
@@ -193,13 +193,5 @@ def _reader(model: AttendedAutoencoder, problem: Problem) -> Any:
     """Indices of training images -> images if the backbone is trained, else stored regions."""
     backbone = model.backbone
     if backbone is not None:
-        return lambda indices: _read_images(problem, indices, backbone)
+        return lambda indices: read_batch(problem.image, indices, backbone)
     return problem.regions
-
-
-def _read_images(problem: Problem, indices: Tensor, backbone: nn.Module) -> Tensor:
-    """uint8 images (B, 3, H, W), preprocessed for the backbone."""
-    preprocess: Any = backbone.preprocess
-    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-        images = pool.map(lambda index: preprocess(problem.image(index)), indices.tolist())
-        return torch.stack(list(images))

@@ -36,9 +36,11 @@ class PooledAutoencoder(AttendedAutoencoder):
 @register
 @dataclass(frozen=True)
 class Pooled(Attended):
-    __doc__ = "Average pooling: the paper's model without its attention. " + (
-        Attended.__doc__ or ""
-    ).partition("\n\n")[2].join(("\n\n", ""))
+    # The settings are those of the paper's model, and so is the text that explains them.
+    __doc__ = (
+        "Average pooling: the paper's model without its attention.\n\n"
+        + str(Attended.__doc__).partition("\n\n")[2]
+    )
 
     name: ClassVar[str] = "pooled"
     label: ClassVar[str] = "Average pooling"
