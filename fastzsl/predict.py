@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.table import Table
@@ -19,7 +19,7 @@ from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
 from fastzsl.data.formats.folder import read_image
 from fastzsl.errors import UserError
-from fastzsl.prediction.classes import CandidateClasses
+from fastzsl.prediction.classes import OWN, CandidateClasses
 from fastzsl.prediction.recogniser import Prediction, Recogniser, list_images, load
 from fastzsl.report.heatmap import heatmap_overlay
 
@@ -27,6 +27,7 @@ DESCRIPTION = """Recognise images with a trained run, zero-shot.
 
 The classes are the run's own, or new ones that you describe. --classes new.csv has one row for each class, with the
 columns class,<attribute>... The attributes are those of the run's classes.csv, in any order and in the same units.
+With --beside seen, an image can also be of a class that the run was trained on.
 """
 
 
@@ -38,6 +39,8 @@ class Settings:
         run: the run folder.
         images: image files, or folders with images below.
         classes: "all" of the run's classes, its "unseen" or "seen" ones, or a table of new ones.
+        beside: with new classes: "seen" or "all", the run's own classes that are candidates too. Gamma is then added
+            to the scores of every class that the run was not trained on.
         top: number of classes shown for each image.
         heatmap: folder for images overlaid with the attention of each shown class.
         json: print one JSON object instead of a table.
@@ -50,6 +53,7 @@ class Settings:
     run: Annotated[Path, tyro.conf.Positional]
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     classes: str = "all"
+    beside: Literal["seen", "all"] | None = None
     top: int = 5
     heatmap: Path | None = None
     json: bool = False
@@ -59,6 +63,10 @@ class Settings:
     backbone_weights: str | None = None
 
     def __post_init__(self) -> None:
+        if self.beside is not None and self.classes in OWN:
+            raise UserError(
+                f"--beside {self.beside} needs new classes; wanted --classes FILE, a table class,<attribute>..."
+            )
         for name in ("top", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; wanted 1 or more")
@@ -77,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         backbone=settings.backbone,
         backbone_weights=settings.backbone_weights,
     )
-    candidates = recogniser.own.candidates(settings.classes)
+    candidates = recogniser.own.candidates(settings.classes, settings.beside)
     if settings.heatmap:
         settings.heatmap.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -85,7 +93,8 @@ def main(arguments: list[str] | None = None) -> None:
     seconds = time.perf_counter() - started
     bad = [entry for entry in entries if "error" in entry]
     if settings.json:
-        print(json.dumps({"run": str(settings.run), "classes": candidates.description, "images": entries}))
+        told = {"run": str(settings.run), "classes": candidates.description, "gamma": candidates.gamma}
+        print(json.dumps({**told, "images": entries}))
     else:
         _print_table(entries, candidates)
     for entry in bad:
@@ -115,6 +124,7 @@ def _entries(
 ) -> Iterator[dict]:
     """One JSON-like entry for each image. Also writes the overlays."""
     taken: set[str] = set()
+    kinds = dict(zip(candidates.names, candidates.kinds))
     bars = progress_bars(open_console(stderr=True))
     bars.disable = len(images) == 1
     with bars as progress:
@@ -129,7 +139,8 @@ def _entries(
                 yield {"image": prediction.image, "error": prediction.error}
                 continue
             rows: list[dict] = [
-                {"class": name, "score": score} for name, score in prediction.top(settings.top)
+                {"class": name, "score": score, "kind": kinds[name]}
+                for name, score in prediction.top(settings.top)
             ]
             if settings.heatmap:
                 overlays = _write_overlays(prediction, settings.heatmap, len(rows), taken)

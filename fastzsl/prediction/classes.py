@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fastzsl.data.formats.embeddings import plain_name
 from fastzsl.data.formats.folder import read_classes
 from fastzsl.errors import UserError, nearest
 
-OWN = ("all", "unseen", "seen")
+OWN, BESIDE = ("all", "unseen", "seen"), ("seen", "all")
 
 Classes = str | Path | Mapping[str, Sequence[float] | Mapping[str, float]]
 """Values of `classes=`: "all", "unseen" or "seen" for the run's own classes, the path of a table
 `class,<attribute>...`, or a mapping from a new class's name to its attributes."""
+
+
+Beside = Literal["seen", "all"]
+"""Values of `beside=`: new classes are candidates together with the run's seen classes, or with all its classes."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +33,22 @@ class CandidateClasses:
         names: C names.
         embeddings: (C, m) float32, in the units of the run's classes.csv.
         training_ids: (C,) int64, each class's position among the training classes, -1 for other classes.
-        bias: (C,) float32, added to the scores: gamma for unseen classes if seen classes are candidates too.
-        description: one line for people.
+        kinds: "seen", "unseen" or "new" for each class.
+        gamma: the number that `bias` adds; 0 if it adds none.
+        description: one line for people, which says whether gamma is used and why.
     """
 
     names: tuple[str, ...]
     embeddings: Tensor
     training_ids: Tensor
-    bias: Tensor
+    kinds: tuple[str, ...]
+    gamma: float
     description: str
+
+    @property
+    def bias(self) -> Tensor:
+        """(C,) float32, added to the scores: gamma for classes that the run was not trained on (equation 9)."""
+        return self.gamma * (self.training_ids < 0).float()
 
 
 class OwnClasses:
@@ -53,16 +66,92 @@ class OwnClasses:
         self.training_ids = torch.where(self.unseen, -1, (~self.unseen).cumsum(0) - 1)
         self.gamma = gamma
 
-    def candidates(self, classes: Classes = "all") -> CandidateClasses:
+    def candidates(self, classes: Classes = "all", beside: Beside | None = None) -> CandidateClasses:
         """The classes that the user named.
 
+        Args:
+            classes: the run's own, or new ones.
+            beside: "seen" or "all" adds the run's own classes to new ones. The classes that the run was not trained
+                on then get gamma, as in evaluation.
+
         Raises:
-            UserError: an unknown word, an unreadable table, or attributes that are not the run's.
+            UserError: an unknown word, an unreadable table, attributes that are not the run's, `beside` without
+                new classes, or a new class with the name of an own one.
         """
+        if beside not in (None, *BESIDE):
+            raise UserError(f'beside is "{beside}"; wanted "seen" or "all"')
+        if isinstance(classes, str) and classes in OWN:
+            if beside is not None:
+                raise UserError(
+                    f"beside {beside} needs new classes, but classes is {classes}, the run's own; "
+                    "wanted a table or attributes of new classes"
+                )
+            return self._own(classes)
+        names, embeddings, origin = self._read_new(classes)
+        if beside is None:
+            return self._new(names, embeddings, origin)
+        return self._beside(names, embeddings, origin, beside)
+
+    def _own(self, which: str) -> CandidateClasses:
+        chosen = {"all": self.unseen >= 0, "unseen": self.unseen, "seen": ~self.unseen}[which]
+        ids = chosen.nonzero().flatten()
+        unseen, seen = int((chosen & self.unseen).sum()), int((chosen & ~self.unseen).sum())
+        if not len(ids):
+            raise UserError(f"the run has no {which} classes; wanted all, or new classes")
+        if which == "all":
+            description = f"among the run's {len(ids)} classes; " + self._reason(unseen, seen, "unseen")
+        else:
+            equation = " (equation 8)" if which == "unseen" else ""
+            description = f"among the run's {len(ids)} {which} classes{equation}"
+        return CandidateClasses(
+            tuple(self.names[i] for i in ids.tolist()),
+            self.embeddings[ids],
+            self.training_ids[ids],
+            tuple("unseen" if self.unseen[i] else "seen" for i in ids.tolist()),
+            self.gamma if unseen and seen else 0.0,
+            description,
+        )
+
+    def _beside(
+        self, names: Sequence[str], embeddings: Tensor, origin: str, beside: Beside
+    ) -> CandidateClasses:
+        """New classes together with the run's own."""
+        own = self._own(beside)
+        known = {plain_name(name): name for name in own.names}
+        for name in names:
+            if plain_name(name) in known:
+                raise UserError(
+                    f"{origin}: class {name} is one of the run's own ({known[plain_name(name)]}); "
+                    f"leave it out, or leave beside {beside} out"
+                )
+        untrained = len(names) + own.kinds.count("unseen")
+        kind = "new" if untrained == len(names) else "new and unseen"
+        which = f" {beside}" if beside != "all" else ""
+        return CandidateClasses(
+            (*names, *own.names),
+            torch.cat([embeddings, own.embeddings]),
+            torch.cat([torch.full((len(names),), -1), own.training_ids]),
+            (*("new" for _ in names), *own.kinds),
+            self.gamma if own.kinds.count("seen") else 0.0,
+            f"among {len(names)} new classes ({origin}) beside the run's {len(own.names)}{which} classes; "
+            + self._reason(untrained, own.kinds.count("seen"), kind),
+        )
+
+    def _reason(self, untrained: int, seen: int, kind: str) -> str:
+        """Whether gamma is used, on how many classes, and why."""
+        if not untrained or not seen:
+            return "without gamma, because it balances classes with training images against classes without"
+        if not self.gamma:
+            return "without gamma, because the run's gamma is 0"
+        return (
+            f"gamma {self.gamma:.4f} is added to the scores of the {untrained} {kind} ones, because a model prefers "
+            f"the {seen} classes that it was trained on (equation 9)"
+        )
+
+    def _read_new(self, classes: Classes) -> tuple[list[str], Tensor, str]:
+        """Names, embeddings (C, m) and origin of new classes."""
         if isinstance(classes, Mapping):
             return self._from_mapping(classes)
-        if str(classes) in OWN:
-            return self._own(str(classes))
         table = Path(classes)
         if not table.is_file():
             raise UserError(
@@ -71,28 +160,11 @@ class OwnClasses:
             )
         names, _, attributes, embeddings = read_classes(table)
         order = self._order(attributes, f"{table}: columns")
-        return self._new(names, embeddings[:, order], str(table))
+        return names, embeddings[:, order], str(table)
 
-    def _own(self, which: str) -> CandidateClasses:
-        unseen = int(self.unseen.sum())
-        if which == "all":
-            description = (
-                f"among the run's {len(self.names)} classes; gamma {self.gamma:.4f} is added to the scores "
-                f"of the {unseen} unseen ones (equation 9)"
-            )
-            bias = self.gamma * self.unseen.float()
-            return CandidateClasses(self.names, self.embeddings, self.training_ids, bias, description)
-        chosen = (self.unseen if which == "unseen" else ~self.unseen).nonzero().flatten()
-        equation = " (equation 8)" if which == "unseen" else ""
-        return CandidateClasses(
-            tuple(self.names[i] for i in chosen.tolist()),
-            self.embeddings[chosen],
-            self.training_ids[chosen],
-            torch.zeros(len(chosen)),
-            f"among the run's {len(chosen)} {which} classes{equation}",
-        )
-
-    def _from_mapping(self, classes: Mapping[str, Sequence[float] | Mapping[str, float]]) -> CandidateClasses:
+    def _from_mapping(
+        self, classes: Mapping[str, Sequence[float] | Mapping[str, float]]
+    ) -> tuple[list[str], Tensor, str]:
         if not classes:
             raise UserError("classes is empty; wanted at least one class with its attributes")
         rows = []
@@ -109,7 +181,7 @@ class OwnClasses:
             if not torch.isfinite(row).all():
                 raise UserError(f"class {name} has NaN or infinite attributes; wanted finite numbers")
             rows.append(row)
-        return self._new(list(classes), torch.stack(rows), "given by attributes")
+        return list(classes), torch.stack(rows), "given by attributes"
 
     def _order(self, found: list[str], what: str) -> Tensor:
         """Positions of the run's attributes in `found`, which must have the same names in any order."""
@@ -130,7 +202,7 @@ class OwnClasses:
 
     def _new(self, names: Sequence[str], embeddings: Tensor, origin: str) -> CandidateClasses:
         return CandidateClasses(
-            tuple(names), embeddings, torch.full((len(names),), -1), torch.zeros(len(names)),
-            f"among {len(names)} new classes ({origin}); without gamma, which balances the run's own unseen "
-            "classes against its seen ones",
+            tuple(names), embeddings, torch.full((len(names),), -1), ("new",) * len(names), 0.0,
+            f"among {len(names)} new classes ({origin}); without gamma, which balances classes with training images "
+            "against classes without",
         )  # fmt: skip

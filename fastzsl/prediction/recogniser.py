@@ -19,7 +19,7 @@ from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.throughput import in_batches
 from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.methods.problem import pool
-from fastzsl.prediction.classes import CandidateClasses, Classes, OwnClasses
+from fastzsl.prediction.classes import Beside, CandidateClasses, Classes, OwnClasses
 from fastzsl.protocol.scoring import place_of
 from fastzsl.training.opened import open_run
 
@@ -115,6 +115,7 @@ class Recogniser:
         images: ImageInput | Iterable[ImageInput],
         classes: Classes = "all",
         *,
+        beside: Beside | None = None,
         batch_size: int = 32,
         attention_top: int = 0,
         on_bad: Literal["raise", "keep"] = "raise",
@@ -127,6 +128,8 @@ class Recogniser:
             classes: "all" (the run's seen and unseen classes, gamma on the unseen ones), "unseen" or "seen",
                 the path of a table `class,<attribute>...` of new classes, or {name: attributes} of new
                 classes, attributes being m numbers in the order of `attribute_names` or {attribute: number}.
+            beside: "seen" or "all": new classes are candidates together with the run's seen classes, or with all its
+                classes, and gamma is added to the scores of every class that the run was not trained on.
             batch_size: images in a step of the backbone.
             attention_top: number of best classes whose attention is returned for each image.
             on_bad: raise for an image that cannot be read, or return a `Prediction` with `error`.
@@ -139,7 +142,7 @@ class Recogniser:
         """
         found = []
         for prediction in self.stream(
-            images, self.own.candidates(classes), batch_size=batch_size, attention_top=attention_top
+            images, self.own.candidates(classes, beside), batch_size=batch_size, attention_top=attention_top
         ):
             if prediction.error is not None and on_bad == "raise":
                 raise UserError(prediction.error)

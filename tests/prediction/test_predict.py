@@ -324,6 +324,22 @@ def test_table_shows_the_best_classes(run: Path, folder: Path, capsys: pytest.Ca
     assert f"{score:.4f}" in shown
 
 
+def test_new_classes_beside_the_seen_ones_get_gamma_and_the_output_says_so(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "new.csv"
+    table.write_text("class,round,red,dotted,weight\nlike 3,1,1,0,0.3\n")
+    image = str(folder / "images" / "class 3" / "0.png")
+    arguments = [str(run), image, "--classes", str(table), "--beside", "seen", "--top", "9", "--json"]
+    predict.main(arguments)
+    result = json.loads(capsys.readouterr().out)
+    assert result["gamma"] == 0.125
+    assert "beside the run's 5 seen classes; gamma 0.1250 is added" in result["classes"]
+    rows = {row["class"]: row for row in result["images"][0]["predictions"]}
+    assert {row["kind"] for row in rows.values()} == {"new", "seen"}
+    assert rows["like 3"]["score"] == pytest.approx(rows["class 3"]["score"] + 0.125, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -334,6 +350,8 @@ def test_table_shows_the_best_classes(run: Path, folder: Path, capsys: pytest.Ca
         (["image.png", "--accelerator", "tpu"], "--accelerator tpu: "),
         (["image.png", "--accelerator", "nothing"], "--accelerator nothing: "),
         (["image.png", "--heatmap", "file"], "--heatmap file is a file; wanted a folder"),
+        (["image.png", "--beside", "seen"], "--beside seen needs new classes; wanted --classes FILE"),
+        (["image.png", "--beside", "unseen", "--classes", "file"], "--beside"),
     ],
 )
 def test_command_line_that_can_do_nothing_exits_with_2(
