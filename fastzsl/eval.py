@@ -13,7 +13,7 @@ from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
 from fastzsl.protocol.attention import localisation
-from fastzsl.protocol.metrics import Results, evaluate
+from fastzsl.protocol.metrics import Results, SeenResults, evaluate_run
 from fastzsl.protocol.scoring import test_scores
 from fastzsl.report.results import results_table
 from fastzsl.report.tables import print_table
@@ -32,7 +32,8 @@ class Settings:
 
     Args:
         run: the run folder.
-        json: print one JSON object with T1, U, S, H, gamma, U0, S0, H0 and AUSUC, as fractions.
+        json: print one JSON object with T1, U, S, H, gamma, U0, S0, H0 and AUSUC, as fractions; S, gamma and S0 alone
+            if no unseen class has images.
         root: folder of the data set, if it was moved since the training.
         features: file of feature maps, if it was moved since the training.
         changed_data: evaluate even if the data set is not the one that the run was trained on.
@@ -46,7 +47,7 @@ class Settings:
 
 
 @exits_with_message
-def main(arguments: list[str] | None = None) -> Results:
+def main(arguments: list[str] | None = None) -> Results | SeenResults:
     asked = parse(Settings, arguments, "python -m fastzsl.eval", DESCRIPTION)
     console = open_console(stderr=asked.json)
     opened = open_run(asked.run)
@@ -59,12 +60,12 @@ def main(arguments: list[str] | None = None) -> Results:
     if not asked.changed_data:
         opened.folder.refuse_other_data(data)
     scores = test_scores(opened.model, data)
-    results = evaluate(scores, opened.gamma)
+    results = evaluate_run(scores, opened.gamma)
     if asked.json:
         print(json.dumps(results.as_dict()))
     else:
         where = localisation(opened.model, data, data.test_unseen)
-        print_table(results_table(results, where, data), console)
+        print_table(results_table(results, where, data, opened.folder.load_held_out()), console)
     return results
 
 

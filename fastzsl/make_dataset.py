@@ -54,10 +54,12 @@ class Settings:
         split_column: header of a column with seen or unseen (or train and test); default: one named split.
         leave_out: headers of columns that are not attributes.
         unseen: names of the unseen classes, or a file with one name in each line.
-        unseen_share: share of the classes that are drawn as unseen if neither names nor a column say which.
+        unseen_share: share of the classes that are drawn as unseen if neither names nor a column say which. With 0 all
+            classes with images are trained on, and there is no test on unseen classes.
         seed: of this draw, and of the split of the seen classes' images.
         missing: what to do with empty cells: stop, or take the seen classes' mean, or 0.
         partial: leave out classes that have only a row or only a folder, instead of stopping.
+        keep_rows: keep rows without a folder, as unseen classes without images.
         pictures: "link" makes symbolic links to the images, "copy" copies them.
         skip_bad_images: leave out images that cannot be read, instead of stopping.
         features: also extract features and write both formats of other programs.
@@ -76,6 +78,7 @@ class Settings:
     seed: int = 0
     missing: Literal["error", "mean", "zero"] = "error"
     partial: bool = False
+    keep_rows: bool = False
     pictures: Literal["link", "copy"] = "link"
     skip_bad_images: bool = False
     features: bool = False
@@ -83,8 +86,8 @@ class Settings:
     backbone_weights: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.unseen_share < 1:
-            raise UserError(f"--unseen-share is {self.unseen_share}; wanted a share between 0 and 1")
+        if not 0 <= self.unseen_share < 1:
+            raise UserError(f"--unseen-share is {self.unseen_share}; wanted a share from 0 to below 1")
         if self.seed < 0:
             raise UserError(f"--seed is {self.seed}; wanted 0 or more")
 
@@ -146,22 +149,27 @@ def _gather(settings: Settings, console: Console) -> Material:
         settings.attributes, list(folders), class_column=settings.class_column,
         split_column=settings.split_column, leave_out=settings.leave_out,
     )  # fmt: skip
-    names, rows, notes = match_classes(sheet, folders, settings.attributes, settings.partial)
+    names, rows, notes = match_classes(
+        sheet, folders, settings.attributes, settings.partial, settings.keep_rows
+    )
+    imageless = {name for name in names if name not in folders}
     notes.insert(0, f'class names: column "{sheet.class_column}"')
     if sheet.left_out:
         notes.append(f"columns of words, not used as attributes: {', '.join(sheet.left_out)}")
     splits = None if sheet.splits is None else [sheet.splits[row] for row in rows]
-    unseen, note = choose_unseen(names, splits, _named(settings.unseen), settings.unseen_share, settings.seed)
+    unseen, note = choose_unseen(
+        names, splits, _named(settings.unseen), settings.unseen_share, settings.seed, imageless
+    )
     notes.append(note)
     values, more = fill_missing(sheet.values[rows], unseen, settings.missing, names, sheet.attributes)
     notes += more + describe_attributes(values, unseen, names, sheet.attributes)
     with progress_bars(console) as progress:
         task = progress.add_task("reading images", total=None)
         images, faults = list_images(
-            [folders[name] for name in names], settings.skip_bad_images,
+            [folders.get(name) for name in names], settings.skip_bad_images,
             lambda count: progress.advance(task, count),
         )  # fmt: skip
-    empty = [name for name, paths in zip(names, images) if not paths]
+    empty = [name for name, paths in zip(names, images) if not paths and name not in imageless]
     if empty:
         raise UserError(f"{folders[empty[0]]}: no images in it ({len(empty)} classes have none)")
     return Material(names, images, unseen, sheet.attributes, values, notes + faults)

@@ -23,13 +23,13 @@ from fastzsl.methods.context import Context
 from fastzsl.methods.engines.checkpoint import last_step
 from fastzsl.methods.method import Model
 from fastzsl.protocol.attention import localisation
-from fastzsl.protocol.calibration import best_common_gamma
+from fastzsl.protocol.calibration import calibrate
 from fastzsl.protocol.folds import ClassDraws
-from fastzsl.protocol.metrics import evaluate
+from fastzsl.protocol.metrics import SeenResults, evaluate_run
 from fastzsl.protocol.pipeline import scores_on_held_out
 from fastzsl.protocol.scoring import test_scores
 from fastzsl.protocol.selection import choose_epochs
-from fastzsl.protocol.trials import TrialTable
+from fastzsl.protocol.trials import Trial, TrialTable
 from fastzsl.protocol.workers import run_trials
 from fastzsl.report.environment import environment
 from fastzsl.report.results import results_table
@@ -116,7 +116,9 @@ def _with_chosen_epochs(
         search = functools.partial(run_trials, table=table, progress=progress, label="choosing epochs")
         found = choose_epochs(settings, data, table, search)
         tried = [{**p.changes, "T1": p.T1, "H": p.H, "AUSUC": p.AUSUC} for p in found.points]
-        kept = {"gamma": found.gamma, "folds": settings.protocol.gamma_folds, **found.best.changes}
+        folds = ClassDraws(settings.protocol.gamma_folds, settings.run.seed)
+        scores = [table[Trial.of(found.settings, data, p)].scores for p in folds.problems()]
+        kept = {**calibrate(scores, found.gamma), "folds": folds.count, **found.best.changes}
         run.save_json(run.gamma, {**kept, "chosen_on": found.chosen_on, "tried": tried})
     epochs = run.load_epochs()
     progress.console.print(f"epochs: {epochs}, chosen on held-out seen classes")
@@ -186,10 +188,10 @@ def _gamma(
         new_backbone,
         lambda: progress.advance(task),
     )
-    gamma = best_common_gamma(problems)
+    record = calibrate(problems)
     if fabric.is_global_zero:
-        run.save_json(run.gamma, {"gamma": gamma, "folds": folds})
-    return gamma
+        run.save_json(run.gamma, {**record, "folds": folds})
+    return float(record["gamma"])
 
 
 def _report(
@@ -202,8 +204,9 @@ def _report(
 ) -> None:
     """Evaluate, write results.json and the figures, and print the table."""
     scores = test_scores(model, data)
-    results = evaluate(scores, gamma)
+    results = evaluate_run(scores, gamma)
     where = localisation(model, data, data.test_unseen)
+    held_out = run.load_held_out()
     protocol = settings.protocol
     chosen = "; the epochs on the problems that chose gamma" if protocol.choose_epochs else ""
     gamma_on = f"{protocol.gamma_folds} problems of held-out seen classes, training images only"
@@ -212,10 +215,13 @@ def _report(
         "settings_chosen_on": "the defaults or the command line; nothing here was chosen on test images"
         + chosen,
     }
+    if isinstance(results, SeenResults):
+        chosen_on["test_on_unseen_classes"] = "none: no unseen class has an image"
     hits = where.hits if where else None
-    run.save_json(run.results, {**results.as_dict(), "attention_on_object": hits, **chosen_on})
+    record = {**results.as_dict(), "attention_on_object": hits, "held_out": held_out, **chosen_on}
+    run.save_json(run.results, record)
     write_run_report(run, model, data, settings, scores, results, where, chosen_on, environment())
-    print_table(results_table(results, where, data), console)
+    print_table(results_table(results, where, data, held_out), console)
     console.print(f"run folder: {run.path}")
 
 

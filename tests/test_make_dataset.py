@@ -119,6 +119,23 @@ def test_empty_cells_are_filled_only_when_told(
     assert data.class_embeddings[4, 0] == pytest.approx(expected)
 
 
+def test_every_class_with_images_can_be_seen_and_rows_without_images_can_stay(
+    tmp_path: Path, images: Path
+) -> None:
+    text = SHEET.replace(";set;", ";remarks;") + "Bubo bubo;2500;eagle owl;train;yes\n"
+    with pytest.raises(UserError, match=r"first eagle owl .*--keep-rows keeps them as unseen"):
+        make_dataset(_settings(tmp_path, images, text, unseen_share=0))
+    out = make_dataset(_settings(tmp_path, images, text, unseen_share=0, keep_rows=True))
+    data = image_folder(out)
+    assert data.class_names == (*FOLDERS, "eagle owl")
+    assert data.unseen.tolist() == [5]
+    assert len(data.test_unseen) == 0
+    assert not (out / "images" / "eagle owl").exists()
+    notes = "\n".join(json.loads((out / "report.json").read_text())["notes"])
+    assert "unseen classes without images: eagle owl" in notes
+    assert "no test on unseen classes" in notes
+
+
 def test_partial_leaves_out_what_has_no_partner(tmp_path: Path, images: Path) -> None:
     text = SHEET + "Bubo bubo;2700;eagle owl;train;yes\n"
     (images / "badger").mkdir()
@@ -163,7 +180,7 @@ def test_bad_and_repeated_images_are_named(tmp_path: Path, images: Path) -> None
         (SHEET, {"leave_out": ("wing",)}, 'no column "wing" for --leave-out; did you mean "wings"?'),
         (SHEET, {"split_column": "wings"}, 'column "wings": "no"; wanted seen or unseen'),
         (SHEET, {"unseen": ("oter",)}, 'no class oter; did you mean "Otter"?'),
-        (SHEET.replace("train", "test"), {}, "0 seen and 5 unseen classes; wanted at least 2 and 1"),
+        (SHEET.replace("train", "test"), {}, "0 seen classes; wanted at least 2"),
         (SHEET, {"leave_out": ("weight (g)", "wings")}, "no column of numbers"),
         ("n;a\nfoo;1\nbar;2\n", {}, "no column has the names of the image folders"),
     ],

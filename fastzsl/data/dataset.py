@@ -21,10 +21,11 @@ class ZeroShotDataset:
         name: short name, used in tables and file names.
         class_names: C names.
         class_embeddings: (C, m) float32, attributes or word vectors.
-        seen, unseen: int64 class ids; each id of 0..C-1 is at most once in the two.
+        seen, unseen: int64 class ids; each id of 0..C-1 is at most once in the two. There may be no unseen class.
         labels: (N,) int64 class id of each image.
         trainval: int64 image indices for training (seen classes only).
-        test_seen, test_unseen: int64 image indices for testing only.
+        test_seen, test_unseen: int64 image indices for testing only. `test_unseen` is empty if no unseen class has an
+            image; then there is no test on unseen classes.
         images, regions: sources of images and features; at least one of the two.
         attribute_names: m names, or empty.
         fingerprint: changes whenever the images change, or the features that came with the data set. It does not
@@ -116,7 +117,16 @@ def redraw_classes(data: ZeroShotDataset, seed: int, image_share: float = 0.2) -
 
     A single split of the classes says little about a method: results often differ more between splits than between
     methods.
+
+    Raises:
+        UserError: the data set has no unseen class, or a class without images.
     """
+    imageless = data.num_classes - len(data.labels.unique())
+    if not len(data.unseen) or imageless:
+        raise UserError(
+            f"data set {data.name} has {len(data.unseen)} unseen classes and {imageless} classes without images; "
+            "other classes can be made unseen (--class-split) only if some are unseen and all have images"
+        )
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.cat([data.seen, data.unseen]).sort().values
     shuffled = shuffled[torch.randperm(len(shuffled), generator=generator)]
@@ -162,8 +172,6 @@ def check(data: ZeroShotDataset) -> None:
     if len(set(names)) != classes:
         twice = sorted({n for n in names if names.count(n) > 1})
         raise UserError(f"{where}: class names appear twice: {', '.join(twice[:5])}")
-    if not len(data.unseen):
-        raise UserError(f"{where} has no unseen class; zero-shot learning needs at least one")
     if len(data.seen) < 2:
         raise UserError(f"{where} has {len(data.seen)} seen classes; training needs at least two")
     if classes > 1 and bool((data.class_embeddings == data.class_embeddings[0]).all()):
@@ -187,7 +195,7 @@ def _check_splits(data: ZeroShotDataset, where: str) -> None:
     count = len(data.labels)
     parts = {"trainval": data.trainval, "test_seen": data.test_seen, "test_unseen": data.test_unseen}
     for name, part in parts.items():
-        if not len(part):
+        if not len(part) and name != "test_unseen":
             raise UserError(f"{where}: split {name} is empty")
         bad = part[(part < 0) | (part >= count)]
         if len(bad):

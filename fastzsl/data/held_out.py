@@ -16,6 +16,8 @@ from fastzsl.features.sources import ImageSource, RegionSource
 
 TEST_SHARE = 0.2
 """Share of the images of each remaining class that is used as test_seen."""
+HELD_OUT_SHARE = 0.2
+"""Share of the seen classes that is held out if the data set has no unseen class, whose share would say more."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class HeldOutClasses:
         seed: shuffles the seen classes, and draws the images that are used as test_seen.
         fold, folds: the shuffled classes are divided into `folds` equal parts, and part `fold` is held out, so
             every seen class is held out once in each repetition. With folds = 0 the share of held-out classes is
-            that of the unseen classes among all classes; gamma is chosen so.
+            that of the unseen classes among all classes, or `HELD_OUT_SHARE` if no class is unseen; gamma is chosen so.
         names: the names of the held-out classes, instead of a part of the shuffled ones.
     """
 
@@ -60,7 +62,7 @@ class SeenClassesOnly:
         self._regions = OnlyRegions(data.regions, allowed) if data.regions is not None else None
         self._fingerprint = data.fingerprint
         self._attributes = data.attribute_names
-        self._share = len(data.unseen) / data.num_classes
+        self._share = len(data.unseen) / data.num_classes or HELD_OUT_SHARE
 
     def problem(self, held_out: HeldOutClasses) -> ZeroShotDataset:
         """A zero-shot problem in which some seen classes are used as unseen classes.

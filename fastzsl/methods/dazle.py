@@ -238,9 +238,10 @@ class Dazle(Method):
         model.to(context.device)
         seen, unseen = problem.seen_descriptions.to(context.device), None
         model.fit_descriptions(seen)
-        if self.calibration:
+        if self.calibration and len(problem.unseen_descriptions):
             unseen = problem.unseen_descriptions.to(context.device)
-        objective = DazleObjective(model, seen, unseen, self.temperature, self.calibration)
+        weight = self.calibration if unseen is not None else 0.0
+        objective = DazleObjective(model, seen, unseen, self.temperature, weight)
         optimizer = torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
         minimise(
             model, objective, optimizer, problem.regions, problem.labels, context,

@@ -61,6 +61,8 @@ class OwnClasses:
 
     def __init__(self, table: Path, gamma: float) -> None:
         names, splits, attributes, self.embeddings = read_classes(table)
+        if splits is None:
+            raise UserError(f"{table}: no column split; wanted the classes.csv of a run")
         self.names, self.attributes = tuple(names), tuple(attributes)
         self.unseen = torch.tensor([split == "unseen" for split in splits])
         self.training_ids = torch.where(self.unseen, -1, (~self.unseen).cumsum(0) - 1)

@@ -84,7 +84,7 @@ def localisation(model: Model, data: ZeroShotDataset, indices: Tensor) -> Locali
 
 def attention_separation(model: Model, data: ZeroShotDataset) -> Separation | None:
     """Compare the true class's attention with the other unseen classes'; None where there is no attention."""
-    if len(data.unseen) < 2:
+    if len(data.unseen) < 2 or not len(data.test_unseen):
         return None
     overlap = entropy = 0.0
     for batch in data.test_unseen.split(BATCH):

@@ -93,6 +93,24 @@ class Results:
 
 
 @dataclass(frozen=True)
+class SeenResults:
+    """Accuracies where no unseen class has a test image, as fractions.
+
+    Attributes:
+        S: test images of seen classes, choice among all classes with `gamma` added to the unseen ones.
+        gamma: the calibration.
+        S0: the same without calibration; equal to S if there is no unseen class.
+    """
+
+    S: float
+    gamma: float
+    S0: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class SeenUnseenCurve:
     """U and S for every gamma, exactly: both are step functions that change at break points only.
 
@@ -145,6 +163,22 @@ def _margins(scores: Tensor, labels: Tensor, own: Tensor, all_: TestScores) -> t
     return margin, right.double() / (images[labels] * present)
 
 
+def evaluate_run(scores: TestScores, gamma: float) -> Results | SeenResults:
+    """The figures of a run: all of them, or those of seen classes if no unseen class has a test image."""
+    if len(scores.unseen_labels):
+        return evaluate(scores, gamma)
+    found = (scores.seen_scores.double() + bias_of(scores, g) for g in (gamma, 0.0))
+    S, S0 = (_mean_accuracy(rows.argmax(1), scores.seen_labels, scores.seen) for rows in found)
+    return SeenResults(S, gamma, S0)
+
+
+def bias_of(scores: TestScores, gamma: float) -> Tensor:
+    """(C,) float64, gamma for unseen classes and 0 for seen ones."""
+    bias = torch.zeros(scores.seen_scores.shape[1], dtype=torch.float64)
+    bias[scores.unseen] = gamma
+    return bias
+
+
 def evaluate(scores: TestScores, gamma: float) -> Results:
     """T1, and U, S, H with `gamma` and without, and AUSUC."""
     T1 = conventional_accuracy(scores)
@@ -161,8 +195,7 @@ def conventional_accuracy(scores: TestScores) -> float:
 
 def generalised(scores: TestScores, gamma: float) -> tuple[float, float]:
     """(U, S): per-class top-1 of equation 9, y = argmax_c s_c + gamma · [c unseen]."""
-    bias = torch.zeros(scores.seen_scores.shape[1], dtype=torch.float64)
-    bias[scores.unseen] = gamma
+    bias = bias_of(scores, gamma)
     U = _mean_accuracy((scores.unseen_scores.double() + bias).argmax(1), scores.unseen_labels, scores.unseen)
     S = _mean_accuracy((scores.seen_scores.double() + bias).argmax(1), scores.seen_labels, scores.seen)
     return U, S

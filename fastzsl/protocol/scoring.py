@@ -33,6 +33,8 @@ def score_images(
     model: Model, data: ZeroShotDataset, indices: Tensor, classes: ClassSet | None = None
 ) -> Tensor:
     """Scores (N, C) float32 of images against `classes`, by default every class of the data set."""
+    if not len(indices):
+        return torch.empty(0, len((classes or all_classes(data)).descriptions))
     model.eval()
     device, dtype = place_of(model)
     wanted = classes or all_classes(data)
@@ -56,7 +58,7 @@ def test_scores(model: Model, data: ZeroShotDataset) -> TestScores:
         seen=data.seen,
         unseen=data.unseen,
     )
-    if not model.depends_on_class_set:
+    if not model.depends_on_class_set or not len(data.test_unseen):
         return scores
     alone = score_images(model, data, data.test_unseen, unseen_classes(data))
     return TestScores(**{**vars(scores), "conventional_scores": alone})

@@ -178,6 +178,10 @@ def run_trial(trial: Trial, table: TrialTable, load: Loader | None = None, keep_
 def _train_and_score(
     trial: Trial, data: ZeroShotDataset, keep_model: bool
 ) -> tuple[TrialResult, torch.nn.Module | None]:
+    if not len(data.test_unseen):
+        raise UserError(
+            f"data set {data.name} has no image of an unseen class; experiments compare methods on such images"
+        )
     losses: list[float] = []
     context = Context(
         open_fabric(trial.accelerator, trial.precision),

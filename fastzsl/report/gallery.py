@@ -66,15 +66,19 @@ def gallery(
     model: Model, data: ZeroShotDataset, scores: TestScores, count: int = 6, negatives: int = 3
 ) -> list[Exhibit]:
     """Exhibits for `count` images of unseen classes, of as many classes as possible. The three other classes are those
-    with the highest scores.
+    with the highest scores. Images of seen classes are shown if no unseen class has images.
 
     Attention is scaled up bilinearly from the regions' grid to the image's size, as in the paper. Empty
     where the data set has no images, or the model no attention.
     """
     if data.images is None:
         return []
-    spread = torch.linspace(0, len(data.test_unseen) - 1, count).round().long().unique()
-    picked = data.test_unseen[spread]
+    images, classes = data.test_unseen, data.unseen
+    if not len(images):
+        images, classes = data.test_seen, data.seen
+    rows = scores.conventional_rows if len(data.test_unseen) else scores.seen_scores[:, data.seen]
+    spread = torch.linspace(0, len(images) - 1, count).round().long().unique()
+    picked = images[spread]
     attention = attention_of(model, data, picked, torch.arange(data.num_classes))
     if attention is None or round(attention.shape[2] ** 0.5) ** 2 != attention.shape[2]:
         return []
@@ -82,7 +86,7 @@ def gallery(
     for row, (place, index) in enumerate(zip(spread.tolist(), picked.tolist())):
         source, label = int(data.image_ids[index]), int(data.labels[index])
         image, mask = data.images.image(source), data.images.mask(source)
-        order = data.unseen[scores.conventional_rows[place].argsort(descending=True)].tolist()
+        order = classes[rows[place].argsort(descending=True)].tolist()
         others = [c for c in order if c != label][:negatives]
         tiles = [Tile("image", "image", _shrink(image))]
         tiles += [

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.protocol.metrics import TestScores, generalised, per_class_accuracy, seen_unseen_curve
+from fastzsl.protocol.metrics import TestScores, bias_of, generalised, per_class_accuracy, seen_unseen_curve
 
 matplotlib.use("Agg")
 warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks
@@ -125,16 +125,19 @@ def seen_unseen_figure(scores: TestScores, gamma: float) -> Figure:
 
 
 def class_accuracy(data: ZeroShotDataset, scores: TestScores, gamma: float) -> Figure:
-    """Accuracy of every class among all classes, unseen ones first."""
-    bias = torch.zeros(data.num_classes, dtype=torch.float64)
-    bias[data.unseen] = gamma
-    count = data.num_classes
-    figure, axes = plt.subplots(figsize=(SIZE[0], 1.0 + 0.17 * count), layout="constrained")
+    """Accuracy among all classes of every class with test images, unseen ones first."""
+    bias = bias_of(scores, gamma)
     names: list[str] = []
+    tested = torch.cat([scores.unseen_labels, scores.seen_labels]).unique()
+    count = len(tested)
+    figure, axes = plt.subplots(figsize=(SIZE[0], 1.0 + 0.17 * count), layout="constrained")
     for name, colour, classes, found, labels in (
         ("unseen", UNSEEN, data.unseen, scores.unseen_scores, scores.unseen_labels),
         ("seen", SEEN, data.seen, scores.seen_scores, scores.seen_labels),
     ):
+        classes = classes[torch.isin(classes, tested)]
+        if not len(classes):
+            continue
         accuracy = per_class_accuracy((found.double() + bias).argmax(1), labels, classes).nan_to_num()
         order = accuracy.argsort(descending=True)
         places = range(len(names), len(names) + len(classes))

@@ -7,11 +7,12 @@ from pathlib import Path
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.methods.method import Model
 from fastzsl.protocol.attention import Localisation
-from fastzsl.protocol.metrics import Results, TestScores
+from fastzsl.protocol.metrics import Results, SeenResults, TestScores
+from fastzsl.protocol.probabilities import Probabilities, read_probabilities
 from fastzsl.report import plots
 from fastzsl.report.gallery import gallery, save_gallery
 from fastzsl.report.html import Section, chart, write_report
-from fastzsl.report.results import results_table, summarise
+from fastzsl.report.results import probability_tables, results_table, summarise
 from fastzsl.training.run import RunFolder
 from fastzsl.training.settings import Settings
 
@@ -22,7 +23,7 @@ def write_run_report(
     data: ZeroShotDataset,
     settings: Settings,
     scores: TestScores,
-    results: Results,
+    results: Results | SeenResults,
     where: Localisation | None,
     chosen_on: dict[str, str],
     environment: dict[str, dict[str, str]],
@@ -40,19 +41,28 @@ def write_run_report(
     Returns:
         The path of the report.
     """
+    held_out: dict[str, float] = {}
+    probabilities: dict[str, Probabilities] = {}
+    if run.gamma.exists():
+        held_out = run.load_held_out()
+        saved = run.load_json(run.gamma).get("probabilities")
+        probabilities = read_probabilities(saved, str(run.gamma))
+    tested = isinstance(results, Results)
+    kind, never = ("unseen", "never saw in training") if tested else ("seen", "was trained on")
     exhibits = gallery(model, data, scores)
     if exhibits:
-        save_gallery(exhibits, run.attention_figure, f"{data.name}: images of unseen classes")
+        save_gallery(exhibits, run.attention_figure, f"{data.name}: images of {kind} classes")
     accuracy = plots.class_accuracy(data, scores, results.gamma)
     accuracy.savefig(run.accuracy_figure, dpi=110)
     sections = [
-        Section("Results", tables=[results_table(results, where, data)]),
+        Section(
+            "Results",
+            tables=[results_table(results, where, data, held_out), *probability_tables(probabilities)],
+        ),
         Section(
             "Where the attention looks",
-            "Images of classes that the model never saw in training. Bright is where the attention of a "
-            "class looks: "
-            "of the image's own class (green) and of the three other unseen classes with the highest "
-            "scores. "
+            f"Images of classes that the model {never}. Bright is where the attention of a class looks: "
+            f"of the image's own class (green) and of the three other {kind} classes with the highest scores. "
             "A white outline is the object, where it is known.",
             exhibits=exhibits,
         ),
@@ -65,13 +75,13 @@ def write_run_report(
                     "trained on. "
                     "It was chosen without any test image; the curves show what every other choice "
                     "would have given.",
-                    plots.gamma_curve(scores, results.gamma),
+                    plots.gamma_curve(scores, results.gamma) if tested else None,
                 ),
                 *chart(
                     "Accuracy on seen classes over accuracy on unseen ones",
                     "Every gamma is a point of the curve. The area under it judges the model without any "
                     "choice of gamma.",
-                    plots.seen_unseen_figure(scores, results.gamma),
+                    plots.seen_unseen_figure(scores, results.gamma) if tested else None,
                 ),
                 *chart("Training", "The terms of the loss, smoothed.", plots.loss_curves(run.metrics)),
             ],
@@ -82,7 +92,7 @@ def write_run_report(
                 *chart(
                     "Which unseen class is taken for which",
                     "Each row is an unseen class; the diagonal is right. Choice among unseen classes only.",
-                    plots.confusion(data, scores),
+                    plots.confusion(data, scores) if tested else None,
                 ),
                 *chart(
                     "Accuracy of every class",

@@ -150,6 +150,17 @@ class RunFolder:
             raise UserError(f"{self.gamma}: gamma is {str(gamma)[:40]!r}; wanted a finite number")
         return float(gamma)
 
+    def load_held_out(self) -> dict[str, float]:
+        """Mean figures on the held-out seen classes on which gamma was chosen; empty if the run has none.
+
+        Raises:
+            UserError: gamma.json is absent or damaged.
+        """
+        found = self.load_json(self.gamma).get("held_out", {})
+        if not isinstance(found, dict) or not all(isinstance(v, float | int) for v in found.values()):
+            raise UserError(f"{self.gamma}: held_out holds other things than numbers")
+        return found
+
     def load_epochs(self) -> int:
         """The epochs that --choose-epochs chose.
 

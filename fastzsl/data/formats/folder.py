@@ -88,7 +88,8 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
     """Read `<root>/images/<class>/*` and `<root>/classes.csv` (columns `class,split,<attribute>...`).
 
     A fifth of each seen class's images, drawn from `seed`, is test_seen. Hidden files are ignored; every other file
-    must be an image.
+    must be an image. All classes may be seen, and an unseen class may have no images; then there is no test on unseen
+    classes, or not on that one. Without the column `split` the classes with images are seen and the others unseen.
 
     Args:
         root: the folder.
@@ -104,7 +105,8 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
     if not root.is_dir():
         raise UserError(f"--root: no folder {root}")
     names, splits, attributes, embeddings = read_classes(table)
-    paths, labels = _list_images(folder, table, names)
+    imageless = {n for n, s in zip(names, splits or ["unseen"] * len(names)) if s == "unseen"}
+    paths, labels = _list_images(folder, table, names, imageless)
     skipped: tuple[str, ...] = ()
     if skip_bad_images:
         with ThreadPoolExecutor() as pool:
@@ -112,19 +114,22 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
         skipped = tuple(fault for fault in faults if fault)
         labels = [label for label, fault in zip(labels, faults) if not fault]
         paths = [path for path, fault in zip(paths, faults) if not fault]
+    pictured = set(labels)
+    if splits is None:
+        splits = ["seen" if label in pictured else "unseen" for label in range(len(names))]
     for label, name in enumerate(names):
-        if label not in set(labels):
+        if label not in pictured and splits[label] == "seen":
             raise UserError(
-                f"{folder / name}: class {name} has no images; remove it from {table} or add some"
+                f'{folder / name}: class {name} has no images; remove it from {table}, make its split "unseen", '
+                "or add some"
             )
 
     label_ids = torch.tensor(labels)
     is_unseen = torch.tensor([split == "unseen" for split in splits])
     indices = torch.arange(len(labels))
     of_unseen = is_unseen[label_ids]
-    if is_unseen.all() or not is_unseen.any():
-        only = "unseen" if is_unseen.all() else "seen"
-        raise UserError(f'{table}: every class has split "{only}"; wanted both seen and unseen classes')
+    if is_unseen.all():
+        raise UserError(f'{table}: every class has split "unseen"; wanted seen classes to train on')
     trainval, test_seen = split_per_class(
         indices[~of_unseen], label_ids[~of_unseen], TEST_SEEN_SHARE, torch.Generator().manual_seed(seed)
     )
@@ -144,10 +149,10 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
     )
 
 
-def read_classes(table: Path) -> tuple[list[str], list[str], list[str], torch.Tensor]:
+def read_classes(table: Path) -> tuple[list[str], list[str] | None, list[str], torch.Tensor]:
     """Read a table `class,split,<attribute>...`; returns names, splits, attribute names, embeddings (C, m).
 
-    `split` may be missing; then every class counts as unseen.
+    The column `split` may be missing; then splits is None.
     """
     refuse_special(table, "a table")
     if not table.is_file():
@@ -178,7 +183,7 @@ def read_classes(table: Path) -> tuple[list[str], list[str], list[str], torch.Te
         if len(row) != len(header):
             raise UserError(f"{table}, row {line}: {len(row)} cells; wanted {len(header)} as in the header")
         names.append(row[0].strip())
-        splits.append(row[1].strip() if first == 2 else "unseen")
+        splits.append(row[1].strip() if first == 2 else "seen")
         if splits[-1] not in ("seen", "unseen"):
             raise UserError(f'{table}, row {line}, column split: "{splits[-1]}"; wanted "seen" or "unseen"')
         values.append([_number(cell, table, line, attributes[i]) for i, cell in enumerate(row[first:])])
@@ -189,7 +194,9 @@ def read_classes(table: Path) -> tuple[list[str], list[str], list[str], torch.Te
         )
     if not names:
         raise UserError(f"{table}: no rows; wanted one row a class")
-    return names, splits, attributes, torch.tensor(values, dtype=torch.float32)
+    return (
+        names, splits if first == 2 else None, attributes, torch.tensor(values, dtype=torch.float32)
+    )  # fmt: skip
 
 
 def _number(cell: str, table: Path, line: int, column: str) -> float:
@@ -202,11 +209,14 @@ def _number(cell: str, table: Path, line: int, column: str) -> float:
     return number
 
 
-def _list_images(folder: Path, table: Path, names: list[str]) -> tuple[list[Path], list[int]]:
+def _list_images(
+    folder: Path, table: Path, names: list[str], imageless: set[str]
+) -> tuple[list[Path], list[int]]:
+    """The images and their classes; the classes `imageless` may have no folder."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; wanted images in {folder}/<class>/")
     present = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    missing = [name for name in names if name not in set(present)]
+    missing = [name for name in names if name not in set(present) | imageless]
     if missing:
         raise UserError(
             f"{table}: class {missing[0]} has no folder in {folder}{nearest(missing[0], present)}"
@@ -221,7 +231,7 @@ def _list_images(folder: Path, table: Path, names: list[str]) -> tuple[list[Path
     paths, labels = [], []
     for label, name in enumerate(names):
         own = sorted(
-            p for p in (folder / name).iterdir()
+            p for p in ((folder / name).iterdir() if name in set(present) else ())
             if is_image_file(p)
         )  # fmt: skip
         paths += own

@@ -60,7 +60,10 @@ def hdf5_dataset(path: Path, class_embeddings: str = "att") -> ZeroShotDataset:
     if len(set(attributes)) != len(attributes):
         twice = next(name for name in attributes if attributes.count(name) > 1)
         raise UserError(f'{path}: {attributes.count(twice)} attributes are named "{twice}"; wanted one')
-    parts = {n: whole_numbers(path, n, contents.arrays.get(n), 0, len(labels)) for n in PARTS}
+    parts = {
+        n: whole_numbers(path, n, contents.arrays.get(n), 0, len(labels), n == "test_unseen_loc")
+        for n in PARTS
+    }
     split = check_split(path, parts, labels, class_names)
     return ZeroShotDataset(
         name=path.stem,

@@ -13,18 +13,23 @@ from fastzsl.errors import UserError
 PARTS = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
 
 
-def whole_numbers(path: Path, name: str, values: object, first: int, count: int) -> np.ndarray:
+def whole_numbers(
+    path: Path, name: str, values: object, first: int, count: int, may_be_empty: bool = False
+) -> np.ndarray:
     """Indices or labels as int64 counted from 0.
 
     Args:
         path, name: for messages.
         values: as found in the file; uint16 and floats are usual.
         first: 1 for MATLAB's counting, 0 for Python's.
+        may_be_empty: an array without numbers is no error.
         count: values run from `first` to `first + count - 1`.
 
     Raises:
         UserError: not whole numbers, or outside that range.
     """
+    if may_be_empty and isinstance(values, np.ndarray) and not values.size:
+        return np.empty(0, dtype=np.int64)
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "uif" or not values.size:
         raise UserError(f"{path}: {name} is {_kind(values)}; wanted whole numbers")
     if max(values.shape) != values.size:
@@ -67,7 +72,7 @@ def check_split(
 
     Raises:
         UserError: a part names an image twice, two parts share images, seen and unseen classes overlap,
-            an image of test_seen has an unseen class, or a class has no image to train or test with.
+            an image of test_seen has an unseen class, or all images of a class are left out.
     """
     for name in PARTS:
         values, times = np.unique(parts[name], return_counts=True)
@@ -99,12 +104,14 @@ def check_split(
             f"first {strange[:3].tolist()} (from 0)"
         )
     absent = np.setdiff1d(np.arange(len(class_names)), np.concatenate([seen, unseen]))
-    if len(absent):
+    forgotten = np.intersect1d(absent, labels)
+    if len(forgotten):
         raise UserError(
-            f"{path}: {len(absent)} classes have no image in trainval_loc or test_unseen_loc, first "
-            f"{[class_names[c] for c in absent[:3]]}"
+            f"{path}: {len(forgotten)} classes have no image in trainval_loc or test_unseen_loc, first "
+            f"{[class_names[c] for c in forgotten[:3]]}"
         )
-    return Split(trainval, test_seen, test_unseen, seen, unseen)
+    # A class without any image can be recognised by its description: it is unseen, without a test.
+    return Split(trainval, test_seen, test_unseen, seen, np.union1d(unseen, absent))
 
 
 def _kind(values: object) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,14 +53,19 @@ def list_class_folders(images: Path) -> dict[str, Path]:
 
 
 def match_classes(
-    sheet: Spreadsheet, folders: dict[str, Path], table: Path, partial: bool
+    sheet: Spreadsheet, folders: dict[str, Path], table: Path, partial: bool, keep_rows: bool = False
 ) -> tuple[list[str], list[int], list[str]]:
-    """Match folders with rows: folder names, row numbers, and notes.
+    """Match folders with rows: class names, which are the folders' names if there is one, row numbers, and notes.
 
     Names match if they are equal, or differ only in case, spaces, underscores, hyphens and a leading "001.".
 
+    Args:
+        partial: leave out a row or a folder without the other.
+        keep_rows: keep a row without a folder, under its own name.
+
     Raises:
-        UserError: two rows or two folders of one name; a row or folder without the other, unless `partial`.
+        UserError: two rows or two folders of one name; a row or folder without the other, unless `partial` or
+            `keep_rows` allows it.
     """
     rows: dict[str, int] = {}
     for i, name in enumerate(sheet.names):
@@ -82,30 +87,41 @@ def match_classes(
         (without_row, f"folders have no row in {table}", sheet.names),
         (without_folder, "rows have no folder of images", list(folders)),
     ):
+        if lacking and lacking is without_folder and keep_rows:
+            notes.append(f"unseen classes without images: {_examples(lacking)}")
+            for name in lacking:
+                if "/" in name or "\0" in name or name in (".", ".."):
+                    raise UserError(f"{table}: {name} cannot be the name of a folder")
+            continue
         if lacking and not partial:
+            other = ", --keep-rows keeps them as unseen" if lacking is without_folder else ""
             raise UserError(
                 f"{len(lacking)} {what}, first {lacking[0]}{nearest(lacking[0], known)} "
-                "(--partial leaves such classes out)"
+                f"(--partial leaves such classes out{other})"
             )
         if lacking:
             notes.append(f"left out, {what}: {_examples(lacking)}")
-    kept = sorted(plain.keys() & rows.keys(), key=rows.__getitem__)
-    if not kept:
+    both = plain.keys() & rows.keys()
+    if not both:
         raise UserError(f"no row of {table} has the name of a folder of images")
-    return [plain[key] for key in kept], [rows[key] for key in kept], notes
+    kept = sorted(rows if keep_rows else both, key=rows.__getitem__)
+    names = [plain.get(key, sheet.names[rows[key]].strip()) for key in kept]
+    return names, [rows[key] for key in kept], notes
 
 
 def list_images(
-    folders: Sequence[Path], skip_bad: bool, progress: Progress = lambda images: None
+    folders: Sequence[Path | None], skip_bad: bool, progress: Progress = lambda images: None
 ) -> tuple[list[list[Path]], list[str]]:
     """Each folder's images, after decoding all of them, and notes on unreadable files and on duplicates.
+
+    A class without a folder has no images.
 
     Raises:
         UserError: a file that is not a complete image, unless `skip_bad`.
     """
     listed = [
         sorted(
-            p for p in folder.iterdir()
+            p for p in (folder.iterdir() if folder else ())
             if is_image_file(p)
         )
         for folder in folders
@@ -138,14 +154,21 @@ def list_images(
 
 
 def choose_unseen(
-    names: Sequence[str], splits: Sequence[str] | None, named: Sequence[str], share: float, seed: int
+    names: Sequence[str],
+    splits: Sequence[str] | None,
+    named: Sequence[str],
+    share: float,
+    seed: int,
+    imageless: Collection[str] = (),
 ) -> tuple[np.ndarray, str]:
     """Which classes are unseen, (C,) bool, and a note on how they were chosen.
 
-    Names given by the user are used first, else the spreadsheet's column, else a random share.
+    Names given by the user are used first, else the spreadsheet's column, else a random share of the classes with
+    images. Classes without images are unseen.
 
     Raises:
-        UserError: a named class does not exist, or there are too few seen or unseen classes.
+        UserError: a named class does not exist, the spreadsheet calls a class without images seen, or there are fewer
+            than two seen classes.
     """
     if named:
         plain = {plain_name(name): i for i, name in enumerate(names)}
@@ -158,17 +181,20 @@ def choose_unseen(
     elif splits is not None:
         unseen = np.array([split == "unseen" for split in splits])
         note = "unseen classes: as the spreadsheet says"
+        wrong = [name for name, is_unseen in zip(names, unseen) if name in imageless and not is_unseen]
+        if wrong:
+            raise UserError(f"class {wrong[0]} is seen in the spreadsheet but has no images to train on")
     else:
-        count = round(share * len(names))
+        pictured = np.flatnonzero([name not in imageless for name in names])
+        count = max(1, round(share * len(pictured))) if share else 0
         unseen = np.zeros(len(names), dtype=bool)
-        unseen[np.random.default_rng(seed).permutation(len(names))[: max(1, count)]] = True
-        note = (
-            f"unseen classes: {int(unseen.sum())} drawn at random (--unseen-share {share:g}, --seed {seed})"
-        )
-    if not unseen.any() or (~unseen).sum() < 2:
-        raise UserError(
-            f"{int((~unseen).sum())} seen and {int(unseen.sum())} unseen classes; wanted at least 2 and 1"
-        )
+        unseen[np.random.default_rng(seed).permutation(pictured)[:count]] = True
+        note = f"unseen classes: {count} drawn at random (--unseen-share {share:g}, --seed {seed})"
+    unseen |= np.array([name in imageless for name in names])
+    if (~unseen).sum() < 2:
+        raise UserError(f"{int((~unseen).sum())} seen classes; wanted at least 2")
+    if not any(is_unseen and name not in imageless for name, is_unseen in zip(names, unseen)):
+        note += "; no test on unseen classes, because none has images"
     return unseen, note
 
 
@@ -196,6 +222,8 @@ def write_image_folder(material: Material, root: Path, copy: bool) -> None:
     partial = root.with_name(f".{root.name}.{os.getpid()}.partial")
     try:
         for name, paths in zip(material.names, material.images):
+            if not paths:
+                continue
             folder = partial / "images" / name
             folder.mkdir(parents=True)
             for path in paths:
