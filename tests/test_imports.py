@@ -14,14 +14,25 @@ PACKAGE = Path(fastzsl.__file__).parent
 FLOORS = (
     ("errors", "processors"),
     ("files", "ops", "losses", "distributed"),
-    ("features",),
+    ("features", "text"),
     ("data",),
     ("methods",),
     ("training",),
     ("protocol",),
     ("experiments", "report", "prediction"),
     ("command",),
-    ("train", "eval", "predict", "extract", "download", "make_dataset", "tune", "reproduce", "info"),
+    (
+        "train",
+        "eval",
+        "predict",
+        "describe",
+        "extract",
+        "download",
+        "make_dataset",
+        "tune",
+        "reproduce",
+        "info",
+    ),
 )
 """Rooms from the ground up. A room imports of lower floors, and of its own floor as `SAME_FLOOR` says."""
 

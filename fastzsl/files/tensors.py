@@ -18,7 +18,7 @@ from fastzsl.files.special import refuse_special
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write, atomically, a safetensors file that contains its own digest."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes_atomically(path, save(plain, metadata={**(metadata or {}), "digest": _digest(plain)}))
+    write_bytes_atomically(path, save(plain, metadata={**(metadata or {}), "digest": digest_of(plain)}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -38,12 +38,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a whole safetensors file ({first_line(error)})") from None
     if digest is None:
         raise UserError(f"{path}: no digest in it; damaged, or not written by this program")
-    if digest != _digest(tensors):
+    if digest != digest_of(tensors):
         raise UserError(f"{path}: the weights are not those that were written; the file is damaged")
     return tensors
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def digest_of(tensors: dict[str, Tensor]) -> str:
     """A digest that changes with any name, shape, type or bit."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
