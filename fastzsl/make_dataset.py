@@ -30,6 +30,7 @@ from fastzsl.errors import UserError
 from fastzsl.features.backbones import load_backbone
 from fastzsl.features.extraction import extract_features
 from fastzsl.features.opening import load_regions
+from fastzsl.text.described import read_record, write_record
 
 DESCRIPTION = """Make a data set of your own images.
 
@@ -102,6 +103,9 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
     backbone = load_backbone(settings.backbone, settings.backbone_weights) if settings.features else None
     material = _gather(settings, console)
     write_image_folder(material, settings.out, settings.pictures == "copy")
+    record = read_record(settings.attributes, material.attributes)
+    if record is not None:  # texts describe the classes: a run on this data set knows by which model
+        write_record(settings.out / "classes.csv", record)
     data = image_folder(settings.out, settings.seed)
     report = {
         "seen_classes": len(data.seen),

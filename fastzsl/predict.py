@@ -22,6 +22,7 @@ from fastzsl.errors import UserError
 from fastzsl.prediction.classes import OWN, CandidateClasses
 from fastzsl.prediction.recogniser import Prediction, Recogniser, list_images, load
 from fastzsl.report.heatmap import heatmap_overlay
+from fastzsl.text.class_texts import texts_of
 
 DESCRIPTION = """Recognise images with a trained run, zero-shot.
 
@@ -39,6 +40,9 @@ class Settings:
         run: the run folder.
         images: image files, or folders with images below.
         classes: "all" of the run's classes, its "unseen" or "seen" ones, or a table of new ones.
+        describe: new classes as NAME=TEXT, or NAME alone, for a run whose classes are described by texts
+            (python -m fastzsl.describe). The run's own model is used.
+        describe_model: where this model is now, if it was moved.
         beside: with new classes: "seen" or "all", the run's own classes that are candidates too. Gamma is then added
             to the scores of every class that the run was not trained on.
         top: number of classes shown for each image.
@@ -53,6 +57,8 @@ class Settings:
     run: Annotated[Path, tyro.conf.Positional]
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     classes: str = "all"
+    describe: tuple[str, ...] = ()
+    describe_model: str | None = None
     beside: Literal["seen", "all"] | None = None
     top: int = 5
     heatmap: Path | None = None
@@ -63,9 +69,14 @@ class Settings:
     backbone_weights: str | None = None
 
     def __post_init__(self) -> None:
-        if self.beside is not None and self.classes in OWN:
+        if self.describe and self.classes != "all":
             raise UserError(
-                f"--beside {self.beside} needs new classes; wanted --classes FILE, a table class,<attribute>..."
+                f"--describe and --classes {self.classes} both say which classes; wanted one of them"
+            )
+        if self.beside is not None and self.classes in OWN and not self.describe:
+            raise UserError(
+                f"--beside {self.beside} needs new classes; wanted --classes FILE, a table class,<attribute>..., "
+                "or --describe NAME=TEXT"
             )
         for name in ("top", "batch_size"):
             if getattr(self, name) < 1:
@@ -85,7 +96,12 @@ def main(arguments: list[str] | None = None) -> None:
         backbone=settings.backbone,
         backbone_weights=settings.backbone_weights,
     )
-    candidates = recogniser.own.candidates(settings.classes, settings.beside)
+    described = (
+        recogniser.describe(texts_of(settings.describe), settings.describe_model)
+        if settings.describe
+        else None
+    )
+    candidates = recogniser.own.candidates(described or settings.classes, settings.beside)
     if settings.heatmap:
         settings.heatmap.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()

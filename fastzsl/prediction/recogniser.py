@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.methods.problem import pool
 from fastzsl.prediction.classes import Beside, CandidateClasses, Classes, OwnClasses
 from fastzsl.protocol.scoring import place_of
+from fastzsl.text import describe_like, read_record
 from fastzsl.training.opened import open_run
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
@@ -87,13 +88,20 @@ class Recogniser:
         own: the run's classes and gamma.
         device: where both run.
         half: round the backbone's features to float16, because the model was trained on features stored so.
+        record: what made the class embeddings from texts, as the run keeps it; None if they are not from texts.
     """
 
     def __init__(
-        self, model: Model, backbone: Backbone, own: OwnClasses, device: torch.device, half: bool = False
+        self,
+        model: Model,
+        backbone: Backbone,
+        own: OwnClasses,
+        device: torch.device,
+        half: bool = False,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.backbone = model.eval(), backbone.eval().to(device)
-        self.own, self.device, self.half = own, device, half
+        self.own, self.device, self.half, self.record = own, device, half, record
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -109,6 +117,26 @@ class Recogniser:
     def gamma(self) -> float:
         """Calibration of equation 9, chosen when the run was trained."""
         return self.own.gamma
+
+    def describe(
+        self, texts: Mapping[str, str | Sequence[str]], model: str | None = None
+    ) -> dict[str, dict[str, float]]:
+        """New classes from texts, by the model that described the run's own classes. `predict` takes the result.
+
+        Args:
+            texts: class name -> one text or several.
+            model: where that model is now, if it was moved.
+
+        Raises:
+            UserError: the run's classes are not described by texts, or the model is not there or is another.
+        """
+        if self.record is None:
+            raise UserError(
+                "the run's classes are not described by texts (python -m fastzsl.describe); describe new ones by "
+                f"their attributes: {', '.join(self.attribute_names[:3])} ..."
+            )
+        several = {name: (said,) if isinstance(said, str) else tuple(said) for name, said in texts.items()}
+        return describe_like(self.record, several, model).vectors()
 
     def predict(
         self,
@@ -240,7 +268,8 @@ def load(
             f"{opened.folder.model} was trained on features of d={feature_dim} but backbone {trunk.name} gives "
             f"d={trunk.feature_dim}; name the backbone that made the features with --backbone"
         )
-    return Recogniser(opened.model, trunk, own, opened.fabric.device, opened.stored_as_half)
+    record = read_record(opened.folder.path, own.attributes)
+    return Recogniser(opened.model, trunk, own, opened.fabric.device, opened.stored_as_half, record)
 
 
 def list_images(folder: Path) -> list[Path]:

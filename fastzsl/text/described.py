@@ -78,7 +78,7 @@ class Described:
             split = [] if seen is None else ["seen" if name in seen else "unseen"]
             writer.writerow([name, *split, *(f"{v:.9g}" for v in row)])
         write_text_atomically(table, text.getvalue())
-        write_text_atomically(beside, json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
+        write_record(table, self.record)
 
 
 def describe_classes(
@@ -168,6 +168,12 @@ def read_record(path: Path, columns: Sequence[str] | None = None) -> dict[str, A
     if record is None or (columns is not None and tuple(columns) != column_names(record)):
         return None
     return record
+
+
+def write_record(table: Path, record: Mapping[str, Any]) -> None:
+    """Write a record beside its table."""
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_text_atomically(table.with_suffix(".json"), text)
 
 
 RECORD_OF_RUN = "descriptions.json"

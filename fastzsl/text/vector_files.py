@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fastzsl.errors import UserError, first_line
+from fastzsl.errors import UserError
 from fastzsl.files.special import refuse_special
 
 GLOVE = "glove-6b-50d"
@@ -186,7 +186,7 @@ def text_or_binary(path: Path) -> TextVectors | BinaryVectors:
     if not header:
         dim = _numbers_at_end(first)
         if not dim:
-            said = first_line(ValueError(first[:40].decode("utf-8", "replace")))
+            said = first[:40].decode("utf-8", "replace").strip()
             raise UserError(
                 f'{path}: starts with "{said}"; wanted word vectors: a word and its numbers a line (GloVe), '
                 "word2vec's or fastText's file"

@@ -17,6 +17,7 @@ from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.files.tensors import load_tensors, save_tensors
+from fastzsl.text.described import RECORD_OF_RUN, read_record
 from fastzsl.training.settings import Settings, load_settings, save_settings
 
 
@@ -24,7 +25,8 @@ class RunFolder:
     """Names of a run's files.
 
     config.yaml, metrics.jsonl, TensorBoard events, checkpoint.pt, gamma.json, trials (where epochs are chosen),
-    model.safetensors, classes.csv, data.json, results.json, attention.png, accuracy.png, report.html.
+    model.safetensors, classes.csv, descriptions.json (where texts describe the classes), data.json, results.json,
+    attention.png, accuracy.png, report.html.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,6 +38,7 @@ class RunFolder:
         self.trials = path / "trials"
         self.model = path / "model.safetensors"
         self.classes = path / "classes.csv"
+        self.descriptions = path / RECORD_OF_RUN
         self.data = path / "data.json"
         self.results = path / "results.json"
         self.attention_figure = path / "attention.png"
@@ -65,13 +68,14 @@ class RunFolder:
         if settings.run.resume and self.checkpoint.exists():
             self.refuse_other_data(data)
         if not settings.run.resume:
-            for old in (self.checkpoint, self.metrics, self.gamma, self.results):
+            for old in (self.descriptions, self.checkpoint, self.metrics, self.gamma, self.results):
                 old.unlink(missing_ok=True)
             shutil.rmtree(self.trials, ignore_errors=True)
             for events in self.path.glob("events.out.tfevents.*"):
                 events.unlink()
         save_settings(settings, self.config)
         self._save_classes(data)
+        self._keep_record(settings, data)
         self.save_json(self.data, {"identity": data.identity(), "images": len(data.labels), **features})
 
     def refuse_other_data(self, data: ZeroShotDataset) -> None:
@@ -119,6 +123,19 @@ class RunFolder:
         for i, (name, row) in enumerate(zip(data.class_names, data.class_embeddings.tolist())):
             writer.writerow([name, "unseen" if i in unseen else "seen", *(f"{v:.9g}" for v in row)])
         write_text_atomically(self.classes, text.getvalue())
+
+    def _keep_record(self, settings: Settings, data: ZeroShotDataset) -> None:
+        """descriptions.json: the model that made the class embeddings, if `fastzsl.describe` did."""
+        source = settings.data
+        if source.class_embeddings not in ("att", "original_att"):
+            table = Path(source.class_embeddings)
+        elif source.dataset == "folder" and source.root is not None:
+            table = source.root / "classes.csv"
+        else:
+            return
+        record = read_record(table, data.attribute_names)
+        if record is not None:
+            self.save_json(self.descriptions, record)
 
     def save_json(self, path: Path, values: Mapping[str, Any]) -> None:
         write_text_atomically(path, json.dumps(values, indent=2) + "\n")
