@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from fastzsl import losses
 from fastzsl.methods.attended.attention import FusedDenseAttention, as_regions
 from fastzsl.methods.attended.encoder import SemanticEncoder
-from fastzsl.methods.engines.normalisation import Normalisation, fit_columns
+from fastzsl.methods.engines.normalisation import Normalisation, fit_columns, span
 from fastzsl.methods.engines.parts import BatchPart
 from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.ops import attended_scores
@@ -47,6 +48,7 @@ class AttendedAutoencoder(Model):
     feature_scale: Tensor
     embedding_shift: Tensor
     embedding_factor: Tensor
+    embedding_basis: Tensor
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class AttendedAutoencoder(Model):
         self.register_buffer("feature_scale", torch.ones(()))
         self.register_buffer("embedding_shift", torch.zeros(embedding_dim))
         self.register_buffer("embedding_factor", torch.ones(embedding_dim))
+        self.register_fitted("embedding_basis")
 
     @property
     def mapping(self) -> nn.Linear:
@@ -102,8 +105,48 @@ class AttendedAutoencoder(Model):
             seen_embeddings, self.embedding_normalisation
         )
 
+    @torch.no_grad()
+    def fit_span(self, class_embeddings: Tensor) -> None:
+        """Express class embeddings by their coordinates in the space that those of the training span.
+
+        C classes span at most C dimensions. If m is larger (a sentence embedding, for example), the encoder and the
+        decoder get new weights for r <= C coordinates instead of m. Inner products of the given class embeddings stay
+        the same; all products with the decoder cost r instead of m; and the decoder has no outputs that no class has,
+        which would only lengthen its output in the cosine. A new class is projected to the space.
+
+        Call it after `fit_scaling`, and before an optimizer takes the parameters. It does nothing if r = m.
+
+        Args:
+            class_embeddings: (C, m), all that training reads.
+        """
+        basis = span(self._normalised(class_embeddings))
+        if basis.shape[1] < len(basis):
+            self._take_basis(basis)
+
+    def _take_basis(self, basis: Tensor) -> None:
+        """Use the coordinates of `basis` (m, r), with new weights of that size."""
+        self.embedding_basis = basis
+        r, (d, old) = basis.shape[1], (self.decoder.in_features, self.decoder.weight)
+        self.encoder = SemanticEncoder(r, d, self.encoder.hidden.out_features, self.encoder.length).to(old)
+        self.decoder = nn.Linear(d, r).to(old)
+        self.own_mapping = None if self.own_mapping is None else nn.Linear(d, r).to(old)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        basis = state_dict.get(prefix + "embedding_basis")
+        if isinstance(basis, Tensor) and basis.ndim == 2 and basis.shape != self.embedding_basis.shape:
+            self._take_basis(torch.empty_like(basis, device=self.embedding_shift.device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def embed(self, class_embeddings: Tensor) -> Tensor:
-        """K normalised by `embedding_normalisation` as it was fitted. (C, m) -> (C, m)."""
+        """K normalised as it was fitted, (C, m) -> (C, m); coordinates (C, r) after `fit_span`."""
+        scaled = self._normalised(class_embeddings)
+        if not self.embedding_basis.numel():
+            return scaled
+        inside = scaled @ self.embedding_basis.to(scaled)
+        return inside if self.embedding_normalisation == "none" else F.normalize(inside, dim=-1)
+
+    def _normalised(self, class_embeddings: Tensor) -> Tensor:
+        """K normalised by `embedding_normalisation`, (C, m) -> (C, m)."""
         own_type = class_embeddings.to(self.embedding_shift.dtype)
         scaled = (own_type - self.embedding_shift) * self.embedding_factor
         return scaled if self.embedding_normalisation == "none" else F.normalize(scaled, dim=-1)

@@ -39,6 +39,8 @@ class Attended(Method):
         embedding_normalisation: of the class embeddings, fitted on the seen classes: "centre" subtracts their
             mean (word vectors need it), "standardise" also divides every attribute by its deviation, "range" makes
             it run from 0 to 1; these and "unit" give each class unit length, "none" leaves the numbers.
+        reduce_embeddings: express the class embeddings by their coordinates in the space that they span, where this
+            is smaller than m: fewer classes than attributes.
         alpha: weight of the manifold alignment loss (equation 5).
         eta: weight of the semantic reconstruction loss (equation 6).
         reduction: of the two losses above: "mean", or "sum" as the paper prints them.
@@ -60,6 +62,7 @@ class Attended(Method):
     name: ClassVar[str] = "attended"
     label: ClassVar[str] = "Ours"
     reads: ClassVar[Literal["regions", "pooled"]] = "regions"
+    version: ClassVar[int] = 2
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "alpha": (0.0, 0.005, 0.02, 0.1, 0.5),
         "eta": (0.0, 0.3, 1.0, 3.0),
@@ -75,6 +78,7 @@ class Attended(Method):
     attention_scale: float = 10.0
     coupled: bool = True
     embedding_normalisation: Normalisation = "centre"
+    reduce_embeddings: bool = True
     alpha: float = 0.02
     eta: float = 1.0
     reduction: Literal["mean", "sum"] = "mean"
@@ -142,6 +146,10 @@ class Attended(Method):
         else:
             descriptions, seen = problem.seen_descriptions, torch.arange(problem.num_classes)
         objective = _Objective(model, self, descriptions.to(context.device), seen.to(context.device))
+        if self.reduce_embeddings:
+            with torch.random.fork_rng():
+                torch.manual_seed(context.seed)
+                model.fit_span(descriptions)
         optimizer = torch.optim.AdamW(self._groups(model), weight_decay=self.weight_decay, fused=True)
         minimise(
             model, objective, optimizer, _reader(model, problem), problem.labels, context,

@@ -22,6 +22,9 @@ Mean, deviation, minimum and maximum are those of the seen classes.
 CONSTANT = 1e-6
 """A column counts as constant if its spread is a smaller share of its size; such a spread is rounding error."""
 
+SPANNED = 1e-5
+"""A direction belongs to the span if its singular value is a larger share of the largest one; others are rounding."""
+
 
 def fit_columns(seen: Tensor, how: Normalisation) -> tuple[Tensor, Tensor]:
     """The shift that is subtracted from every column, and the factor by which the result is multiplied.
@@ -48,3 +51,16 @@ def fit_columns(seen: Tensor, how: Normalisation) -> tuple[Tensor, Tensor]:
         varies &= spread > torch.finfo(spread.dtype).tiny  # so that the reciprocal is finite
         factor = torch.where(varies, spread, torch.inf).reciprocal()
     return shift, factor
+
+
+def span(rows: Tensor) -> Tensor:
+    """An orthonormal basis of the space that the rows span.
+
+    Args:
+        rows: (C, m).
+
+    Returns:
+        (m, r) of the rows' type, with r the number of singular values above rounding error; computed in float64.
+    """
+    _, sizes, directions = torch.linalg.svd(rows.double(), full_matrices=False)
+    return directions[sizes > SPANNED * sizes[0]].mT.contiguous().to(rows)
