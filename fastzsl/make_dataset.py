@@ -12,6 +12,7 @@ from rich.console import Console
 from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
+from fastzsl.data.descriptions.reading import read_descriptions
 from fastzsl.data.formats.folder import image_folder
 from fastzsl.data.formats.hdf5 import dataset_arrays
 from fastzsl.data.formats.xlsa17_writer import write_xlsa17
@@ -25,7 +26,6 @@ from fastzsl.data.make.assemble import (
     write_image_folder,
 )
 from fastzsl.data.make.attributes import describe_attributes, fill_missing, unequal_scales
-from fastzsl.data.make.spreadsheet import read_spreadsheet
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import load_backbone
 from fastzsl.features.extraction import extract_features
@@ -49,7 +49,7 @@ class Settings:
 
     Args:
         images: folder with a folder of images for each class.
-        attributes: CSV table with a row for each class.
+        attributes: table with a row for each class, or an .npz or .mat file of class embeddings.
         out: the data set's folder.
         class_column: header of the column of class names; default: the one with the folders' names.
         split_column: header of a column with seen or unseen (or train and test); default: one named split.
@@ -149,7 +149,7 @@ def _gather(settings: Settings, console: Console) -> Material:
     """Everything read and checked."""
     check_place(settings.out, settings.images)
     folders = list_class_folders(settings.images)
-    sheet = read_spreadsheet(
+    sheet = read_descriptions(
         settings.attributes, list(folders), class_column=settings.class_column,
         split_column=settings.split_column, leave_out=settings.leave_out,
     )  # fmt: skip

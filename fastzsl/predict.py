@@ -39,12 +39,13 @@ class Settings:
     Args:
         run: the run folder.
         images: image files, or folders with images below.
-        classes: "all" of the run's classes, its "unseen" or "seen" ones, or a table of new ones.
+        classes: "all" of the run's classes, its "unseen" or "seen" ones, or a file of new ones (.csv, .npz or .mat).
         describe: new classes as NAME=TEXT, or NAME alone, for a run whose classes are described by texts
             (python -m fastzsl.describe). The run's own model is used.
         describe_model: where this model is now, if it was moved.
         beside: with new classes: "seen" or "all", the run's own classes that are candidates too. Gamma is then added
             to the scores of every class that the run was not trained on.
+        missing: what to do with attributes that --classes does not give: stop, or take the seen classes' mean, or 0.
         top: number of classes shown for each image.
         heatmap: folder for images overlaid with the attention of each shown class.
         json: print one JSON object instead of a table.
@@ -60,6 +61,7 @@ class Settings:
     describe: tuple[str, ...] = ()
     describe_model: str | None = None
     beside: Literal["seen", "all"] | None = None
+    missing: Literal["error", "mean", "zero"] = "error"
     top: int = 5
     heatmap: Path | None = None
     json: bool = False
@@ -101,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
         if settings.describe
         else None
     )
-    candidates = recogniser.own.candidates(described or settings.classes, settings.beside)
+    candidates = recogniser.own.candidates(described or settings.classes, settings.beside, settings.missing)
     if settings.heatmap:
         settings.heatmap.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()

@@ -170,7 +170,11 @@ def test_bad_and_repeated_images_are_named(tmp_path: Path, images: Path) -> None
         (b"PK\x03\x04rest", {}, "save its sheet as CSV"),
         (b"a,b\n\0\0,1\n", {}, "not a text file"),
         (SHEET.replace("\n", "\n\n;;;;\n").replace("82,25", "eighty"), {}, 'row 10, column "weight'),
-        (SHEET.replace("82,25", "eighty"), {}, 'row 4, column "weight (g)": "eighty"; wanted a number'),
+        (
+            SHEET.replace("82,25", "eighty"),
+            {},
+            'row 4, column "weight (g)": "eighty"; wanted a finite number',
+        ),
         (SHEET.replace(";no\n", "\n", 1), {}, "row 2: 4 cells; wanted 5"),
         (SHEET.replace("otter", "Starling"), {}, 'rows of "starling" and "Starling" are of one class'),
         (SHEET.replace("wings", "set"), {}, '2 columns are named "set"'),
@@ -182,7 +186,7 @@ def test_bad_and_repeated_images_are_named(tmp_path: Path, images: Path) -> None
         (SHEET, {"unseen": ("oter",)}, 'no class oter; did you mean "Otter"?'),
         (SHEET.replace("train", "test"), {}, "0 seen classes; wanted at least 2"),
         (SHEET, {"leave_out": ("weight (g)", "wings")}, "no column of numbers"),
-        ("n;a\nfoo;1\nbar;2\n", {}, "no column has the names of the image folders"),
+        ("n;a\nfoo;1\nbar;2\n", {}, "no column has the class names"),
     ],
 )
 def test_a_wrong_spreadsheet_is_refused_in_one_line_and_leaves_nothing(
@@ -230,7 +234,7 @@ def test_what_cannot_be_read_as_a_list_or_a_table_is_refused(tmp_path: Path, ima
         make_dataset(_settings(tmp_path, images, unseen=(str(tmp_path / "binary"),)))
     os.mkfifo(tmp_path / "fifo")
     settings = replace(_settings(tmp_path, images), attributes=tmp_path / "fifo")
-    with pytest.raises(UserError, match="fifo is a FIFO; wanted a CSV table"):
+    with pytest.raises(UserError, match="fifo is a FIFO; wanted a file of class descriptions"):
         make_dataset(settings)
     os.mkfifo(images / "Otter" / "x.png")
     with pytest.raises(
@@ -264,7 +268,7 @@ def test_a_place_where_no_data_set_can_be_is_named(tmp_path: Path, images: Path)
         UserError, match=r"--out .*new lies in --images .*photos, where it would become a class"
     ):
         make_dataset(replace(settings, out=images / "new"))
-    with pytest.raises(UserError, match=r"photos is a folder; wanted a CSV table"):
+    with pytest.raises(UserError, match=r"photos is a folder; wanted a file of class descriptions"):
         make_dataset(replace(settings, attributes=images))
     assert not (images / "new").exists()
 

@@ -7,20 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fastzsl.data.formats.embeddings import plain_name
-from fastzsl.data.formats.folder import read_classes
+from fastzsl.data.descriptions.names import plain_name
+from fastzsl.data.descriptions.reading import Descriptions, read_descriptions
 from fastzsl.errors import UserError, nearest
+from fastzsl.files.special import refuse_special
 
 OWN, BESIDE = ("all", "unseen", "seen"), ("seen", "all")
 
 Classes = str | Path | Mapping[str, Sequence[float] | Mapping[str, float]]
 """Values of `classes=`: "all", "unseen" or "seen" for the run's own classes, the path of a table
-`class,<attribute>...`, or a mapping from a new class's name to its attributes."""
+`class,<attribute>...` or of an .npz or .mat file, or a mapping from a new class's name to its attributes."""
 
 
+Missing = Literal["error", "mean", "zero"]
+MISSING = ("error", "mean", "zero")
 Beside = Literal["seen", "all"]
 """Values of `beside=`: new classes are candidates together with the run's seen classes, or with all its classes."""
 
@@ -55,26 +59,33 @@ class OwnClasses:
     """The classes of a run, as its classes.csv holds them.
 
     Args:
-        table: path of the run's classes.csv.
+        table: the run's classes.csv.
         gamma: calibration of equation 9.
+
+    Raises:
+        UserError: the table does not say which classes are seen.
     """
 
-    def __init__(self, table: Path, gamma: float) -> None:
-        names, splits, attributes, self.embeddings = read_classes(table)
-        if splits is None:
-            raise UserError(f"{table}: no column split; wanted the classes.csv of a run")
-        self.names, self.attributes = tuple(names), tuple(attributes)
-        self.unseen = torch.tensor([split == "unseen" for split in splits])
+    def __init__(self, table: Descriptions, gamma: float) -> None:
+        if table.splits is None:
+            raise UserError(f"{table.path}: no column split; wanted the classes.csv of a run")
+        self.names, self.attributes = tuple(table.names), tuple(table.attributes)
+        self.embeddings = torch.from_numpy(table.values).float()
+        self.unseen = torch.tensor([split == "unseen" for split in table.splits])
         self.training_ids = torch.where(self.unseen, -1, (~self.unseen).cumsum(0) - 1)
         self.gamma = gamma
 
-    def candidates(self, classes: Classes = "all", beside: Beside | None = None) -> CandidateClasses:
+    def candidates(
+        self, classes: Classes = "all", beside: Beside | None = None, missing: Missing = "error"
+    ) -> CandidateClasses:
         """The classes that the user named.
 
         Args:
             classes: the run's own, or new ones.
             beside: "seen" or "all" adds the run's own classes to new ones. The classes that the run was not trained
                 on then get gamma, as in evaluation.
+            missing: attributes of new classes that are not given are an error, or become the mean of the seen classes,
+                or 0.
 
         Raises:
             UserError: an unknown word, an unreadable table, attributes that are not the run's, `beside` without
@@ -89,7 +100,7 @@ class OwnClasses:
                     "wanted a table or attributes of new classes"
                 )
             return self._own(classes)
-        names, embeddings, origin = self._read_new(classes)
+        names, embeddings, origin = self._read_new(classes, missing)
         if beside is None:
             return self._new(names, embeddings, origin)
         return self._beside(names, embeddings, origin, beside)
@@ -150,57 +161,84 @@ class OwnClasses:
             f"the {seen} classes that it was trained on (equation 9)"
         )
 
-    def _read_new(self, classes: Classes) -> tuple[list[str], Tensor, str]:
+    def _read_new(self, classes: Classes, missing: Missing) -> tuple[list[str], Tensor, str]:
         """Names, embeddings (C, m) and origin of new classes."""
+        if missing not in MISSING:
+            raise UserError(f'missing is "{missing}"; wanted {", ".join(MISSING)}')
         if isinstance(classes, Mapping):
-            return self._from_mapping(classes)
-        table = Path(classes)
-        if not table.is_file():
-            raise UserError(
-                f"no file {table}; wanted a table class,<attribute>..., or one of {', '.join(OWN)} "
-                "for the run's own classes"
-            )
-        names, _, attributes, embeddings = read_classes(table)
-        order = self._order(attributes, f"{table}: columns")
-        return names, embeddings[:, order], str(table)
+            names, values = self._from_mapping(classes, missing)
+            origin = "given by attributes"
+        else:
+            path = Path(classes)
+            if not path.is_file():
+                refuse_special(path, "a table of classes")
+                raise UserError(
+                    f"no file {path}; wanted a table class,<attribute>..., an .npz or .mat file, or one of "
+                    f"{', '.join(OWN)} for the run's own classes"
+                )
+            found = read_descriptions(path)
+            found.refuse_repeated()
+            names, origin = found.names, str(path)
+            values = self._in_order(found.attributes, found.values, f"{path}: columns", missing)
+            if missing == "error":
+                found.refuse_missing()
+        empty = np.isnan(values)
+        if empty.any():
+            seen = self.embeddings[~self.unseen].double().mean(0).numpy()
+            values = np.where(empty, seen if missing == "mean" else 0.0, values)
+            columns = [name for name, lacks in zip(self.attributes, empty.any(0)) if lacks]
+            more = f" and {len(columns) - 3} more" if len(columns) > 3 else ""
+            how = "the mean of the seen classes" if missing == "mean" else "0"
+            origin += f"; not given and filled with {how}: {', '.join(columns[:3])}{more}"
+        return names, torch.from_numpy(values).float(), origin
 
     def _from_mapping(
-        self, classes: Mapping[str, Sequence[float] | Mapping[str, float]]
-    ) -> tuple[list[str], Tensor, str]:
+        self, classes: Mapping[str, Sequence[float] | Mapping[str, float]], missing: Missing
+    ) -> tuple[list[str], np.ndarray]:
         if not classes:
             raise UserError("classes is empty; wanted at least one class with its attributes")
         rows = []
-        for name, values in classes.items():
-            if isinstance(values, Mapping):
-                order = self._order(list(values), f"class {name}: attributes")
-                row = torch.tensor([float(v) for v in values.values()])[order]
-            else:
-                row = torch.as_tensor(values, dtype=torch.float32).flatten()
-                if len(row) != len(self.attributes):
-                    raise UserError(
-                        f"class {name} has {len(row)} attributes; the run has {len(self.attributes)}"
-                    )
-            if not torch.isfinite(row).all():
+        for name, given in classes.items():
+            mapped = isinstance(given, Mapping)
+            try:
+                row = np.array(
+                    list(given.values()) if isinstance(given, Mapping) else given, dtype=np.float64
+                )
+            except (TypeError, ValueError):
+                raise UserError(f"class {name} has attributes that are no numbers") from None
+            if not np.isfinite(row).all():
                 raise UserError(f"class {name} has NaN or infinite attributes; wanted finite numbers")
-            rows.append(row)
-        return list(classes), torch.stack(rows), "given by attributes"
+            titles = list(given) if isinstance(given, Mapping) else []
+            if not mapped and row.size != len(self.attributes):
+                raise UserError(f"class {name} has {row.size} attributes; the run has {len(self.attributes)}")
+            rows.append(self._in_order(titles, row.reshape(1, -1), f"class {name}: attributes", missing)[0])
+        return list(classes), np.stack(rows)
 
-    def _order(self, found: list[str], what: str) -> Tensor:
-        """Positions of the run's attributes in `found`, which must have the same names in any order."""
-        wanted, known = list(self.attributes), set(self.attributes)
-        counts = f"{len(found)} attributes; the run has {len(wanted)}"
-        unknown = [name for name in found if name not in known]
+    def _in_order(self, found: list[str], values: np.ndarray, what: str, missing: Missing) -> np.ndarray:
+        """The columns (C, m) of the run's attributes, NaN for one that is not given; all, if they have no names."""
+        wanted = list(self.attributes)
+        counts = f"{values.shape[1]} attributes; the run has {len(wanted)}"
+        if not found:
+            if values.shape[1] != len(wanted):
+                raise UserError(f"{what} without names: {counts}")
+            return values
+        place = {name: i for i, name in enumerate(found)}
+        unknown = [name for name in found if name not in set(wanted)]
         if unknown:
             hint = nearest(unknown[0], wanted)
             raise UserError(f"{what}: {unknown[0]} is no attribute of the run{hint} ({counts})")
-        missing = [name for name in wanted if name not in set(found)]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise UserError(f"{what}: {missing[0]}{more} missing ({counts})")
-        twice = [name for name in wanted if found.count(name) > 1]
-        if twice:
-            raise UserError(f"{what}: {twice[0]} is listed {found.count(twice[0])} times ({counts})")
-        return torch.tensor([found.index(name) for name in wanted])
+        absent = [name for name in wanted if name not in place]
+        if absent and missing == "error":
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            raise UserError(
+                f"{what}: {absent[0]}{more} missing ({counts}); missing=mean (--missing mean) takes the mean of the "
+                "seen classes"
+            )
+        ordered = np.full((len(values), len(wanted)), np.nan)
+        for i, name in enumerate(wanted):
+            if name in place:
+                ordered[:, i] = values[:, place[name]]
+        return ordered
 
     def _new(self, names: Sequence[str], embeddings: Tensor, origin: str) -> CandidateClasses:
         return CandidateClasses(

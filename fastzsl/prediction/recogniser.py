@@ -19,7 +19,7 @@ from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.throughput import in_batches
 from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.methods.problem import pool
-from fastzsl.prediction.classes import Beside, CandidateClasses, Classes, OwnClasses
+from fastzsl.prediction.classes import Beside, CandidateClasses, Classes, Missing, OwnClasses
 from fastzsl.protocol.scoring import place_of
 from fastzsl.text import describe_like, read_record
 from fastzsl.training.opened import open_run
@@ -144,6 +144,7 @@ class Recogniser:
         classes: Classes = "all",
         *,
         beside: Beside | None = None,
+        missing: Missing = "error",
         batch_size: int = 32,
         attention_top: int = 0,
         on_bad: Literal["raise", "keep"] = "raise",
@@ -158,6 +159,8 @@ class Recogniser:
                 classes, attributes being m numbers in the order of `attribute_names` or {attribute: number}.
             beside: "seen" or "all": new classes are candidates together with the run's seen classes, or with all its
                 classes, and gamma is added to the scores of every class that the run was not trained on.
+            missing: attributes of new classes that are not given are an error, or become the "mean" of the seen
+                classes, or "zero".
             batch_size: images in a step of the backbone.
             attention_top: number of best classes whose attention is returned for each image.
             on_bad: raise for an image that cannot be read, or return a `Prediction` with `error`.
@@ -170,7 +173,10 @@ class Recogniser:
         """
         found = []
         for prediction in self.stream(
-            images, self.own.candidates(classes, beside), batch_size=batch_size, attention_top=attention_top
+            images,
+            self.own.candidates(classes, beside, missing),
+            batch_size=batch_size,
+            attention_top=attention_top,
         ):
             if prediction.error is not None and on_bad == "raise":
                 raise UserError(prediction.error)
@@ -257,7 +263,7 @@ def load(
     """
     opened = open_run(Path(run), accelerator)
     features = opened.settings.features
-    own = OwnClasses(opened.folder.classes, opened.gamma)
+    own = OwnClasses(opened.classes, opened.gamma)
     trunk = opened.backbone
     if trunk is None or backbone is not None:
         weights = backbone_weights or (None if backbone else features.backbone_weights)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from fastzsl.data.formats.folder import read_classes
+from fastzsl.data.descriptions.reading import Descriptions
+from fastzsl.data.formats.folder import read_class_table
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone
 from fastzsl.files.tensors import load_tensors
@@ -26,6 +27,7 @@ class OpenedRun:
     Attributes:
         folder, settings: of the run; paths are as the run was started with.
         model: trained, on `fabric`'s device, in evaluation mode.
+        classes: names, splits and descriptions, as its classes.csv holds them.
         gamma: the calibration that the run chose.
         feature_dim: d of the features that the model reads.
         stored_as_half: whether these were stored as float16.
@@ -36,6 +38,7 @@ class OpenedRun:
     folder: RunFolder
     settings: Settings
     model: Model
+    classes: Descriptions
     gamma: float
     feature_dim: int
     stored_as_half: bool
@@ -72,14 +75,14 @@ def open_run(path: Path, accelerator: str | None = None) -> OpenedRun:
     backbone = None
     if method.trains_backbone:  # its weights are in the run's model file
         backbone = open_backbone(replace(settings.features, backbone_weights="random"))
-    embedding_dim = read_classes(folder.classes)[3].shape[1]
+    classes = read_class_table(folder.classes)
     record = folder.load_json(folder.data)
     saved, half = record.get("feature_dim"), record.get("feature_dtype") == "float16"
     if not isinstance(saved, int) or isinstance(saved, bool) or not 0 < saved < 10**6:
         raise UserError(f"{folder.data}: feature_dim is {str(saved)[:40]!r}; wanted a whole number above 0")
     load_tensors(folder.model)  # report a damaged file before an error of the device
-    model = new_model(method, saved, embedding_dim, settings.run.seed, backbone)
+    model = new_model(method, saved, classes.values.shape[1], settings.run.seed, backbone)
     folder.load_model(model)
     fabric = open_fabric(accelerator or settings.run.accelerator, settings.run.precision)
     fabric.setup_module(model)  # in place: device and precision
-    return OpenedRun(folder, settings, model.eval(), gamma, saved, half, backbone, fabric)
+    return OpenedRun(folder, settings, model.eval(), classes, gamma, saved, half, backbone, fabric)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from fastzsl.data.formats.embeddings import match_names, plain_name, read_embeddings
+from fastzsl.data.descriptions.names import match_names, plain_name
+from fastzsl.data.formats.embeddings import read_embeddings
 from fastzsl.errors import UserError
 from tests.data.xlsa17_files import REAL
 
@@ -75,7 +76,7 @@ def bare_npz(path: Path) -> Path:
         (lambda p: p / "absent.csv", "no file"),
         (lambda p: p / "absent.npz", "no file"),
         (lambda p: bare_npz(p / "w.npz"), "names is no array"),
-        (lambda p: p / "w.txt", "wanted att, original_att, or a"),
+        (lambda p: p / "w.xls", r"wanted a table \(\.csv"),
         (lambda p: npz(p / "w.npz", names=np.array(OTHER_NAMES)), "no array embeddings"),
         (lambda p: npz(p / "w.npz", names=np.arange(3), embeddings=VALUES), "names is .*; wanted texts"),
         (
@@ -85,7 +86,7 @@ def bare_npz(path: Path) -> Path:
         (lambda p: npz(p / "w.npz", names=np.array(OTHER_NAMES), embeddings=VALUES.T), r"\(2, 3\) for 3"),
         (
             lambda p: npz(p / "w.npz", names=np.array(OTHER_NAMES), embeddings=VALUES * np.nan),
-            "embeddings of 3 classes are NaN",
+            "6 empty cells or NaN, first ",
         ),
     ],
 )

@@ -28,12 +28,12 @@ import torch
 import yaml
 from PIL import Image
 
+from fastzsl.data.descriptions.reading import read_descriptions
 from fastzsl.data.download.unpack import unpack
 from fastzsl.data.formats.embeddings import read_embeddings
-from fastzsl.data.formats.folder import read_classes, read_image
+from fastzsl.data.formats.folder import read_class_table, read_image
 from fastzsl.data.formats.hdf5 import hdf5_dataset
 from fastzsl.data.formats.xlsa17 import Known, read_published
-from fastzsl.data.make.spreadsheet import read_spreadsheet
 from fastzsl.errors import UserError
 from fastzsl.features.opening import load_regions
 from fastzsl.features.store import checksum
@@ -102,11 +102,11 @@ def csv_kind() -> Kind:
     rows += [f"{n},{'unseen' if i > 3 else 'seen'},{ATT[i, 0]:.3f},{i},-1e-3" for i, n in enumerate(NAMES)]
 
     def read(path: Path) -> None:
-        names, splits, attributes, values = read_classes(path)
-        assert len(names) == len(set(names)) == len(splits) == len(values) > 0
-        assert set(splits) <= {"seen", "unseen"}
-        assert values.shape[1] == len(attributes) > 0
-        assert torch.isfinite(values).all()
+        table = read_class_table(path)
+        assert len(table.names) == len(set(table.names)) == len(table.values) > 0
+        assert table.splits is None or set(table.splits) <= {"seen", "unseen"}
+        assert table.values.shape[1] == len(table.attributes) > 0
+        assert np.isfinite(table.values).all()
 
     return Kind("\n".join(rows).encode(), "classes.csv", read)
 
@@ -271,7 +271,7 @@ def spreadsheet_kind(encoding: str) -> Kind:
     ]
 
     def read(path: Path) -> None:
-        sheet = read_spreadsheet(path, NAMES)
+        sheet = read_descriptions(path, NAMES)
         assert sheet.values.shape == (len(sheet.names), len(sheet.attributes))
         assert all(sheet.names)
         assert sheet.values.shape[1] > 0
@@ -286,7 +286,7 @@ def new_classes_kind(folder: Path) -> Kind:
     """The table that predict's --classes takes, against a run with the attributes a, b, c."""
     own = folder / "own.csv"
     own.write_text("class,split,a,b,c\nx,seen,1,2,3\ny,unseen,3,2,1\n")
-    run = OwnClasses(own, 0.1)
+    run = OwnClasses(read_class_table(own), 0.1)
 
     def read(path: Path) -> None:
         got = run.candidates(path)

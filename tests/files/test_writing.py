@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastzsl.data.formats.folder import image_folder, read_classes, read_image
-from fastzsl.data.make.spreadsheet import read_spreadsheet
+from fastzsl.data.descriptions.reading import read_descriptions
+from fastzsl.data.formats.folder import image_folder, read_image
 from fastzsl.errors import UserError
 from fastzsl.files.atomic import write_atomically, write_text_atomically
 from fastzsl.files.hdf5 import read_hdf5
@@ -91,8 +91,7 @@ def load_file_or_ones(path: Path) -> dict[str, torch.Tensor]:
 
 READERS = [
     read_image,
-    read_classes,
-    read_spreadsheet,
+    read_descriptions,
     read_hdf5,
     lambda p: read_mat(p, ["att"]),
     load_tensors,

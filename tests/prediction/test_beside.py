@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastzsl.data.formats.folder import read_class_table
 from fastzsl.errors import UserError
 from fastzsl.prediction.classes import OwnClasses
 
@@ -17,7 +18,7 @@ OWN = "class,split,red,round\nfox,seen,1,0\nball,seen,0,1\nwolf,unseen,1,1\nbox,
 def own(tmp_path: Path) -> OwnClasses:
     table = tmp_path / "classes.csv"
     table.write_text(OWN)
-    return OwnClasses(table, 0.25)
+    return OwnClasses(read_class_table(table), 0.25)
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_new_class_may_have_the_name_of_an_own_class_that_is_no_candidate(own:
 def test_a_run_without_unseen_classes_says_so(tmp_path: Path) -> None:
     table = tmp_path / "classes.csv"
     table.write_text("class,split,red\nfox,seen,1\nball,seen,0\n")
-    own = OwnClasses(table, 0.25)
+    own = OwnClasses(read_class_table(table), 0.25)
     assert own.candidates().bias.tolist() == [0, 0]
     assert "without gamma" in own.candidates().description
     with pytest.raises(UserError, match="the run has no unseen classes"):

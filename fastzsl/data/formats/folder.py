@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import math
 import os
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
+from fastzsl.data.descriptions.reading import Descriptions, read_descriptions
 from fastzsl.errors import UserError, first_line, nearest
 from fastzsl.files.special import refuse_special, special_kind
 
@@ -104,9 +104,13 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
     table, folder = root / "classes.csv", root / "images"
     if not root.is_dir():
         raise UserError(f"--root: no folder {root}")
-    names, splits, attributes, embeddings = read_classes(table)
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; wanted images in {folder}/<class>/")
+    present = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = read_class_table(table, present)
+    names, splits = found.names, found.splits
     imageless = {n for n, s in zip(names, splits or ["unseen"] * len(names)) if s == "unseen"}
-    paths, labels = _list_images(folder, table, names, imageless)
+    paths, labels = _list_images(folder, table, names, present, imageless)
     skipped: tuple[str, ...] = ()
     if skip_bad_images:
         with ThreadPoolExecutor() as pool:
@@ -136,7 +140,7 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
     return ZeroShotDataset(
         name=root.resolve().name,
         class_names=tuple(names),
-        class_embeddings=embeddings,
+        class_embeddings=torch.from_numpy(found.values).float(),
         seen=torch.nonzero(~is_unseen).flatten(),
         unseen=torch.nonzero(is_unseen).flatten(),
         labels=label_ids,
@@ -144,78 +148,34 @@ def image_folder(root: Path | str, seed: int = 0, skip_bad_images: bool = False)
         test_seen=test_seen,
         test_unseen=indices[of_unseen],
         images=FolderImages(paths, skipped),
-        attribute_names=tuple(attributes),
+        attribute_names=tuple(found.attributes),
         fingerprint=f"folder-{fingerprint(paths, root)}",
     )
 
 
-def read_classes(table: Path) -> tuple[list[str], list[str] | None, list[str], torch.Tensor]:
-    """Read a table `class,split,<attribute>...`; returns names, splits, attribute names, embeddings (C, m).
+def read_class_table(table: Path, folders: Sequence[str] = ()) -> Descriptions:
+    """A complete classes.csv: numbers in every column but class and split, and no empty cell.
 
-    The column `split` may be missing; then splits is None.
+    Args:
+        folders: names of the folders of images, by which the column of class names is found.
+
+    Raises:
+        UserError: anything that is missing or unclear.
     """
-    refuse_special(table, "a table")
     if not table.is_file():
+        refuse_special(table, "a table")
         raise UserError(f"no file {table}; wanted a table with columns class,split,<attribute>...")
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            lines = [
-                (line, row) for line, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: not a CSV table in UTF-8 ({error})") from None
-    if not lines:
-        raise UserError(f"{table}: the table is empty; wanted columns class,split,<attribute>...")
-    header = [cell.strip() for cell in lines[0][1]]
-    if header[0] != "class":
-        raise UserError(f'{table}: the first column is "{header[0]}"; wanted "class"')
-    first = 2 if len(header) > 1 and header[1] == "split" else 1
-    attributes = header[first:]
-    if not attributes:
-        raise UserError(f"{table}: no attribute columns after {','.join(header)}")
-    for column, title in enumerate(header, start=1):
-        if not title:
-            raise UserError(f"{table}: column {column} has no name in the header")
-        if header.count(title) > 1:
-            raise UserError(f'{table}: {header.count(title)} columns are named "{title}"; wanted one')
-    names, splits, values = [], [], []
-    for line, row in lines[1:]:
-        if len(row) != len(header):
-            raise UserError(f"{table}, row {line}: {len(row)} cells; wanted {len(header)} as in the header")
-        names.append(row[0].strip())
-        splits.append(row[1].strip() if first == 2 else "seen")
-        if splits[-1] not in ("seen", "unseen"):
-            raise UserError(f'{table}, row {line}, column split: "{splits[-1]}"; wanted "seen" or "unseen"')
-        values.append([_number(cell, table, line, attributes[i]) for i, cell in enumerate(row[first:])])
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(
-            f"{table}: class {twice[0]} is in {names.count(twice[0])} rows; wanted one row for each class"
-        )
-    if not names:
-        raise UserError(f"{table}: no rows; wanted one row a class")
-    return (
-        names, splits if first == 2 else None, attributes, torch.tensor(values, dtype=torch.float32)
-    )  # fmt: skip
-
-
-def _number(cell: str, table: Path, line: int, column: str) -> float:
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or abs(number) > 1e30:
-        raise UserError(f'{table}, row {line}, column {column}: "{cell.strip()}"; wanted a finite number')
-    return number
+    found = read_descriptions(table, folders)
+    found.refuse_words()
+    found.refuse_missing()
+    found.refuse_repeated()
+    return found
 
 
 def _list_images(
-    folder: Path, table: Path, names: list[str], imageless: set[str]
+    folder: Path, table: Path, names: list[str], present: list[str], imageless: set[str]
 ) -> tuple[list[Path], list[int]]:
-    """The images and their classes; the classes `imageless` may have no folder."""
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}; wanted images in {folder}/<class>/")
-    present = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """The images and their classes; `present` are the folders, and the classes `imageless` may have none."""
     missing = [name for name in names if name not in set(present) | imageless]
     if missing:
         raise UserError(

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.data.formats.embeddings import check_embeddings, plain_name
+from fastzsl.data.descriptions.names import plain_name
+from fastzsl.data.formats.embeddings import check_embeddings
 from fastzsl.data.formats.folder import FolderImages, fingerprint
 from fastzsl.data.formats.splits import PARTS, Split, check_split, whole_numbers
 from fastzsl.errors import UserError

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastzsl.data.formats.embeddings import plain_name
+from fastzsl.data.descriptions.names import plain_name
+from fastzsl.data.descriptions.reading import Descriptions
 from fastzsl.data.formats.folder import is_image_file, read_image
-from fastzsl.data.make.spreadsheet import Spreadsheet
 from fastzsl.errors import UserError, nearest
 from fastzsl.features.extraction import Progress
 
@@ -53,7 +53,7 @@ def list_class_folders(images: Path) -> dict[str, Path]:
 
 
 def match_classes(
-    sheet: Spreadsheet, folders: dict[str, Path], table: Path, partial: bool, keep_rows: bool = False
+    sheet: Descriptions, folders: dict[str, Path], table: Path, partial: bool, keep_rows: bool = False
 ) -> tuple[list[str], list[int], list[str]]:
     """Match folders with rows: class names, which are the folders' names if there is one, row numbers, and notes.
 

@@ -11,6 +11,8 @@ from fastzsl.errors import UserError
 
 UNEQUAL = 10.0
 """If the spreads of two attributes differ by more than this factor, a note is given."""
+YES_NO_RANGE = 2.0
+"""Numbers of a larger range beside yes and no are on another scale."""
 
 
 def fill_missing(
@@ -49,13 +51,23 @@ def fill_missing(
 
 
 def unequal_scales(values: np.ndarray, unseen: np.ndarray) -> tuple[int, int] | None:
-    """The columns of (C, m) with the largest and smallest spread over the seen classes, if these differ too much."""
-    spread = values[~unseen].std(0)
+    """Two columns of (C, m) that are on different scales over the seen classes, the larger first, if there are any.
+
+    Their spreads differ by more than `UNEQUAL`, or one says yes or no and the other has numbers of a range above
+    `YES_NO_RANGE`.
+    """
+    seen = values[~unseen]
+    spread, extent = seen.std(0), np.ptp(seen, axis=0)
     varying = np.flatnonzero(spread > 0)
     if not len(varying):
         return None
     largest, smallest = varying[spread[varying].argmax()], varying[spread[varying].argmin()]
-    return (int(largest), int(smallest)) if spread[largest] > UNEQUAL * spread[smallest] else None
+    if spread[largest] > UNEQUAL * spread[smallest]:
+        return int(largest), int(smallest)
+    binary = [i for i in varying if np.isin(seen[:, i], (0, 1)).all()]
+    if binary and extent[largest] > YES_NO_RANGE:
+        return int(largest), int(min(binary, key=lambda i: spread[i]))
+    return None
 
 
 def describe_attributes(
@@ -84,6 +96,8 @@ def describe_attributes(
             f"{attributes[smallest]} {spread[smallest]:.3g}, and the first drowns the second; train with "
             "--embedding-normalisation standardise"
         )
+    else:
+        notes.append("attributes are on similar scales; the default, --embedding-normalisation centre, fits")
     equal = [
         (names[i], names[j])
         for i in range(len(values))

@@ -1,0 +1,1 @@
+"""Descriptions of classes: one reader for tables, .npz and .mat files."""
