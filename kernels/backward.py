@@ -13,16 +13,10 @@ import triton.language as tl
 
 @triton.jit
 def scores_rows(
-    grad_scores, attention, values, gram_mix, grad_logits, grad_values, weighted,
-    B, C, stride_gb, stride_gc, scale,
-    REGIONS: tl.constexpr, COSINE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_T: tl.constexpr,
+    grad_scores, attention, values, grad_logits, grad_values, B, C, stride_gb, stride_gc, scale,
+    REGIONS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """With u_bct = k_c . v_bt, and for the cosine |e_bc|^2 = A G A^T where G = V V^T and `gram_mix` = A G:
-
-    dot      dA = g u                          cosine   dA = g/|e| (u - s/|e| A G)        (k_c of length one)
-             dU = A g                                   dU = A g/|e|,  weighted = A g s/|e|^2
-    both     dS = scale A (dA - sum_t A dA)
-    """
+    """Of s = sum_t A u: dA = g u, dU = A g, dS = scale A (dA - sum_t A dA)."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     c = rows // B
     r_live = c < C
@@ -35,16 +29,6 @@ def scores_rows(
     g = tl.load(grad_scores + b * stride_gb + c * stride_gc, r_live, 0.0).to(tl.float32)
     a = tl.load(attention + batch_first, live, 0.0).to(tl.float32)
     u = tl.load(values + batch_first, live, 0.0).to(tl.float32)
-    if COSINE:
-        mix = tl.load(gram_mix + batch_first, live, 0.0).to(tl.float32)
-        norm = tl.sqrt(tl.maximum(tl.sum(a * mix, 1), 0.0))
-        inverse = 1.0 / tl.maximum(norm, 1e-12)
-        # Below the clamp the norm is a constant, as in F.normalize: no gradient passes through it.
-        pull = tl.where(norm > 1e-12, tl.sum(a * u, 1) * inverse * inverse, 0.0)
-        g *= inverse
-        u -= pull[:, None] * mix
-        weighted_row = a * (g * pull)[:, None]
-        tl.store(weighted + batch_first, weighted_row.to(weighted.dtype.element_ty), live)
     grad_value = a * g[:, None]
     # Rounded attention does not sum to one exactly; divided by its sum, the logits' gradient does not drift.
     total = tl.maximum(tl.sum(a, 1), 1e-30)

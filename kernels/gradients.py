@@ -20,6 +20,9 @@ from . import configs
 from .backward import scores_rows, softmax_rows
 from .launch import empty, on_device
 
+_MOST_DECODED = 1 << 26
+"""Numbers of D = dL/de (B, C, m) made at a time in the backward pass of the cosine: 256 MiB in float32."""
+
 
 def _rows_launch(kernel: Any, attention: Tensor, **arguments: Any) -> None:
     B, C, T = attention.shape
@@ -44,21 +47,16 @@ def softmax_backward(grad_attention: Tensor, extra: Tensor | None, attention: Te
     return grad_logits
 
 
-def scores_backward_rows(
-    grad_scores: Tensor, attention: Tensor, values: Tensor, gram_mix: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """([dS, dU] stacked (2, C, B, T), weighted (B, C, T) or empty); backward.scores_rows says how."""
+def scores_backward_rows(grad_scores: Tensor, attention: Tensor, values: Tensor, scale: float) -> Tensor:
+    """[dS, dU] of the dot product, stacked (2, C, B, T); backward.scores_rows says how."""
     B, C, T = attention.shape
     stacked = empty((2, C, B, T), attention)
-    small = attention if gram_mix is None else gram_mix
-    weighted = empty((0,) if gram_mix is None else (B, C, T), attention, small.dtype)
     _rows_launch(
         scores_rows, attention.contiguous(), grad_scores=grad_scores, values=values.contiguous(),
-        gram_mix=attention if gram_mix is None else gram_mix.contiguous(), COSINE=gram_mix is not None,
-        grad_logits=stacked[0], grad_values=stacked[1], weighted=weighted,
+        grad_logits=stacked[0], grad_values=stacked[1],
         stride_gb=grad_scores.stride(0), stride_gc=grad_scores.stride(1), scale=scale,
     )  # fmt: skip
-    return stacked, weighted
+    return stacked
 
 
 def _flat(regions: Tensor) -> Tensor:
@@ -111,7 +109,7 @@ def prototype_gradients(
     """
     (B, T, D), C = regions.shape, queries.shape[0]
     grads = [empty((0,), regions) for _ in range(5)]  # a custom op may not return one tensor twice
-    stacked, _ = scores_backward_rows(grad_scores, attention, values, None, scale)
+    stacked = scores_backward_rows(grad_scores, attention, values, scale)
     both = stacked.view(2 * C, B * T)
     if needs[0]:
         grads[0] = torch.mm(both.t(), torch.cat([queries, embeddings @ weight])).view(B, T, D)
@@ -149,50 +147,97 @@ def projected_gradients(
     scale: float,
     needs: list[bool],
 ) -> list[Tensor]:
-    """[dX, dH, dW, db, dK] of s = k . e or k^ . e / |e|, with e = A V, V = X W^T + b (projected, (B, T, m)).
+    """[dX, dH, dW, db, dK] of s = k . e or the cosine of k and e, with e = A V, V = X W^T + b (projected, (B, T, m)).
 
-    Nothing of size B C m is built. With D = dL/de = g/|e| (k^ - s e^) the products D V^T and A^T D become,
-    through G = V V^T (T x T), the row kernel's inputs k^ V^T and A G, and
-    dV = dU^T K^ - (A^T diag(g s/|e|^2) A) V.
+    With dS and dV (B, T, m) from `_dot_rows` or `_cosine_rows`:
+
+        dX = dS^T H + dV W,   dH = sum_b dS_b X_b,   dW = dV^T X,   db = sum dV
     """
-    (B, T, D), C, m = regions.shape, queries.shape[0], projected.shape[2]
-    cosine = similarity == "cosine"
+    B, T, D = regions.shape
     grads = [empty((0,), regions) for _ in range(5)]  # a custom op may not return one tensor twice
-    unit = F.normalize(embeddings.float(), dim=1).to(embeddings.dtype) if cosine else embeddings
-    turned = projected.transpose(1, 2)
-    values = torch.bmm(unit.expand(B, C, m), turned)
-    gram_mix = _gram_mix(attention, projected) if cosine else None
-    stacked, weighted = scores_backward_rows(grad_scores, attention, values, gram_mix, scale)
-    both = stacked.view(2, C, B * T)
-
-    if needs[0] or needs[2] or needs[3]:
-        grad_projected = torch.mm(both[1].t(), unit)
-        if cosine:
-            mixer = torch.bmm(attention.transpose(1, 2).to(weighted.dtype), weighted)
-            grad_projected = torch.baddbmm(
-                grad_projected.view(B, T, m).to(mixer.dtype), mixer, projected.to(mixer.dtype), alpha=-1
-            ).to(projected.dtype)
-            grad_projected = grad_projected.view(B * T, m)
-        if needs[0]:
-            grads[0] = torch.addmm(torch.mm(both[0].t(), queries), grad_projected, weight).view(B, T, D)
-        if needs[2]:
-            grads[2] = torch.mm(grad_projected.t(), _flat(regions))
-        if needs[3] and bias is not None:
-            grads[3] = grad_projected.sum(0, dtype=torch.float32).to(bias.dtype)
+    rows = _cosine_rows if similarity == "cosine" else _dot_rows
+    logits, values, grads[4] = rows(grad_scores, embeddings, attention, projected, scale, needs)
+    if needs[0]:
+        grads[0] = torch.addmm(torch.mm(logits.t(), queries), values, weight).view(B, T, D)
     if needs[1]:
-        grads[1] = torch.mm(both[0], _flat(regions))
-    if needs[4]:
-        grads[4] = torch.mm(both[1], projected.view(B * T, m))
-        if cosine:
-            grads[4] = _through_normalize(grads[4], embeddings)
+        grads[1] = torch.mm(logits, _flat(regions))
+    if needs[2]:
+        grads[2] = torch.mm(values.t(), _flat(regions))
+    if needs[3] and bias is not None:
+        grads[3] = values.sum(0, dtype=torch.float32).to(bias.dtype)
     return grads
 
 
-def _gram_mix(attention: Tensor, projected: Tensor) -> Tensor:
-    """A G (B, C, T) with G = V V^T; float32 for float16, whose range |v|^2 and 1/|e|^2 would leave."""
-    if projected.dtype == torch.float16:
-        attention, projected = attention.float(), projected.float()
-    return torch.bmm(attention, torch.bmm(projected, projected.transpose(1, 2)))
+def _dot_rows(
+    grad_scores: Tensor,
+    embeddings: Tensor,
+    attention: Tensor,
+    projected: Tensor,
+    scale: float,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dS (C, B T), dV (B T, m), dK (C, m)) of s = k . e: with U = V K^T nothing of size B C m is built."""
+    B, T, m = projected.shape
+    C = embeddings.shape[0]
+    values = torch.bmm(embeddings.expand(B, C, m), projected.transpose(1, 2))
+    logits, weighted = scores_backward_rows(grad_scores, attention, values, scale).view(2, C, B * T)
+    grad_projected = torch.mm(weighted.t(), embeddings) if needs[0] or needs[2] or needs[3] else values
+    grad_embeddings = torch.mm(weighted, projected.view(B * T, m)) if needs[4] else empty((0,), projected)
+    return logits, grad_projected, grad_embeddings
+
+
+def _cosine_rows(
+    grad_scores: Tensor,
+    embeddings: Tensor,
+    attention: Tensor,
+    projected: Tensor,
+    scale: float,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_dot_rows`, of the cosine: with D = dL/de (B, C, m), dA = D V^T and dV = A^T D.
+
+    D V^T and A^T D can also be had from the Gram matrix of V, without D. But where the regions of an image nearly
+    cancel in e, that loses most digits: gradients were 1,000 times less exact than plain PyTorch's. D is made for a
+    few images at a time.
+    """
+    (B, T, m), C = projected.shape, embeddings.shape[0]
+    grad_attention = empty((B, C, T), projected)
+    grad_projected = empty((B, T, m), projected)
+    grad_embeddings = torch.zeros_like(embeddings, dtype=torch.float32)
+    images = max(1, _MOST_DECODED // max(1, C * m))
+    for start in range(0, B, images):
+        part = slice(start, start + images)
+        decoded = torch.bmm(attention[part], projected[part])
+        grad, of_embeddings = _decoded_gradient(grad_scores[part], decoded, embeddings, "cosine")
+        if needs[0] or needs[1]:
+            torch.bmm(grad, projected[part].transpose(1, 2), out=grad_attention[part])
+        if needs[0] or needs[2] or needs[3]:
+            torch.bmm(attention[part].transpose(1, 2), grad, out=grad_projected[part])
+        grad_embeddings += of_embeddings
+    if needs[0] or needs[1]:
+        logits = softmax_backward(grad_attention, None, attention, scale)
+    else:
+        logits = grad_attention
+    found = _through_normalize(grad_embeddings, embeddings) if needs[4] else empty((0,), projected)
+    return logits.view(C, B * T), grad_projected.view(B * T, m), found
+
+
+def _decoded_gradient(
+    grad_scores: Tensor, decoded: Tensor, embeddings: Tensor, similarity: str
+) -> tuple[Tensor, Tensor]:
+    """(dL/de (B, C, m) in e's dtype, float32 gradient (C, m) of k, for the cosine of k^ = k / |k|).
+
+    dot: D = g k.   cosine: D = g / |e| (k^ - s e^), with e^ = e / |e|, and s e^ = 0 below the clamp of `F.normalize`.
+    """
+    g, e, k = grad_scores.float().unsqueeze(2), decoded.float(), embeddings.float()
+    if similarity == "dot":
+        return (g * k).to(decoded.dtype), (g * e).sum(0)
+    k = F.normalize(k, dim=1)
+    norm = e.norm(dim=2, keepdim=True)
+    inverse = 1.0 / norm.clamp_min(1e-12)
+    unit = e * inverse
+    radial = (unit * k).sum(2, keepdim=True) * (norm > 1e-12)
+    return (g * inverse * (k - radial * unit)).to(decoded.dtype), (g * unit).sum(0)
 
 
 def _through_normalize(grad_unit: Tensor, rows: Tensor) -> Tensor:
@@ -220,22 +265,13 @@ def attended_gradients(
     """[dX, dH, dW, db, dK] of the plain order, for few classes: e = X~ W^T + b, X~ (B, C, d) kept."""
     B, C, D = attended.shape
     grads = [empty((0,), regions) for _ in range(5)]  # a custom op may not return one tensor twice
-    decoded = F.linear(attended, weight, bias).float()
-    g = grad_scores.float().unsqueeze(2)
-    k = embeddings.float()
-    if similarity == "cosine":
-        k = F.normalize(k, dim=1)
-        norm = decoded.norm(dim=2, keepdim=True)
-        inverse = 1.0 / norm.clamp_min(1e-12)
-        unit = decoded * inverse
-        radial = (unit * k).sum(2, keepdim=True) * (norm > 1e-12)
-        grad_decoded = (g * inverse * (k - radial * unit)).to(regions.dtype)
-        if needs[4]:
-            grads[4] = _through_normalize((g * unit).sum(0), embeddings)
-    else:
-        grad_decoded = (g * k).to(regions.dtype)
-        if needs[4]:
-            grads[4] = (g * decoded).sum(0).to(embeddings.dtype)
+    decoded = F.linear(attended, weight, bias)
+    grad_decoded, of_embeddings = _decoded_gradient(grad_scores, decoded, embeddings, similarity)
+    if needs[4]:
+        cosine = similarity == "cosine"
+        grads[4] = (
+            _through_normalize(of_embeddings, embeddings) if cosine else of_embeddings.to(embeddings.dtype)
+        )
     rows = grad_decoded.view(B * C, weight.shape[0])
     if needs[0] or needs[1]:
         grad_attended = torch.mm(rows, weight).view(B, C, D)

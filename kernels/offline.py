@@ -49,7 +49,7 @@ MATRIX_INSTRUCTION = {
     "sm_100": r"\btcgen05\.mma\.\S+",
     "gfx942": r"\bv_mfma_\w+",
 }
-_FLOAT32 = {"bf16": {"peaks"}, "fp16": {"peaks", "gram_mix", "weighted"}, "fp32": set()}
+_FLOAT32 = {"bf16": {"peaks"}, "fp16": {"peaks"}, "fp32": set()}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def cases(
                         constants["EPILOGUE"] = epilogue
                     yield Case(kernel, target, element, constants, config.warps, config.stages)
         rows = {"REGIONS": T, **configs.rows_for(T)}
-        yield Case("scores_rows", target, element, {"COSINE": True, **rows}, 4)
+        yield Case("scores_rows", target, element, rows, 4)
         yield Case("softmax_rows", target, element, {"EXTRA": True, **rows}, 4)
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -99,26 +98,28 @@ def test_a_short_training_reaches_the_recorded_loss_and_accuracy(data: ZeroShotD
     assert pytest.approx(RECORDED_AUSUC, abs=0.06) == AUSUC
 
 
-def small_training(backend: str, epochs: int = 5) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-P", str(Path(__file__).parent / "interpreted_training.py"), backend, str(epochs)],
-        env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_triton_in_its_interpreter_trains_the_small_problem_as_eager_does() -> None:
-    """The interpreter takes 0.2 s a step at this size, so it gets the small problem of tests/protocol."""
-    triton, eager = small_training("triton"), small_training("eager")
-    print(f"last loss {triton['losses'][-1]:.6f}, eager {eager['losses'][-1]:.6f}; T1 {triton['T1']:.3f}")
-    assert triton["losses"] != eager["losses"], "both ran the same backend"
-    assert triton["losses"] == pytest.approx(eager["losses"], rel=1e-4)
-    assert triton["weights"] == pytest.approx(eager["weights"], rel=1e-4)
-    assert np.mean(triton["losses"][-7:]) < 0.5 * np.mean(triton["losses"][:7])
-    assert triton["T1"] >= 0.7, "chance is 0.25"
+    """The interpreter takes 0.2 s a step at this size, so it gets the small problem of tests/protocol.
+
+    Two float32 trainings drift apart by an amount that no tolerance bounds on every machine. So the errors of
+    single steps are taken: at the weights that the training reached, against float64. Both backends round as many
+    numbers in a step. The largest errors of the steps were within 2.3 times each other for 36 seeds.
+    """
+    done = subprocess.run(
+        [sys.executable, "-P", str(Path(__file__).parent / "interpreted_training.py"), "triton", "5", "0"],
+        env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    for what, ours, plain in zip(("loss", "gradient"), found["ours"], found["plain"]):
+        print(f"{what}: off by at most {ours:.1e}, plain PyTorch {plain:.1e}")
+        assert 0 < ours <= 4 * plain + 2**-22, what
+    assert found["ours"] != found["plain"], "both ran the same backend"
+    losses = found["losses"]
+    assert np.mean(losses[-7:]) < 0.5 * np.mean(losses[:7])
+    assert found["T1"] >= 0.7, "chance is 0.25"
 
 
 def test_a_broken_gradient_would_be_seen(data: ZeroShotDataset, monkeypatch: pytest.MonkeyPatch) -> None:

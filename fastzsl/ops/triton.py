@@ -19,9 +19,7 @@ from fastzsl.ops.dispatch import Call
 
 ORDERS: dict[str, tuple[str, ...]] = {"dot": ("prototype", "project"), "cosine": ("project", "attend")}
 
-REMAKES_DECODED = (
-    False  # order "attend" does so, but where it matters that order is the most expensive anyway
-)
+REMAKES_DECODED = True  # the backward pass computes decoded features again, see `planner.score_costs`
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _MOST_REGIONS = 16_384  # a row of attention is one tile of the backward kernels

@@ -60,7 +60,7 @@ MISTAKES = [
     Mistake("mix_block", "y_live[:, None] & (v < DV)", "y_live[:, None] & (v < 32)", "attention"),
     Mistake("scores_rows", "c * stride_gc", "c * stride_gb", "dot"),
     Mistake("scores_rows", "(region < REGIONS)[None, :]", "(region <= REGIONS)[None, :]", "dot"),
-    Mistake("scores_rows", "pull[:, None] * mix", "mix", "cosine"),
+    Mistake("scores_rows", "mean = tl.sum(a * u, 1)", "mean = tl.sum(u, 1)", "dot"),
     Mistake("softmax_rows", "class_first = (rows", "class_first = ((rows + 1)", "attention"),
     Mistake("softmax_rows", "(region < REGIONS)[None, :]", "(region < 48)[None, :]", "attention"),
 ]  # fmt: skip

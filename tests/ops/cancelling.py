@@ -1,0 +1,59 @@
+"""Inputs of the cosine whose decoded regions cancel in e = sum_t a_t v_t, and the errors that they cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fastzsl.ops import reference
+
+RHOS = [1.0, 0.5, 0.25, 1e-2, 1e-4, 1e-7]
+
+
+def cancelling(rho: float, B: int, T: int, C: int, d: int, m: int) -> list[Tensor]:
+    """Pairs of opposite regions and a rest that all have in common: |e|^2 is about rho sum_t a_t^2 |v_t|^2.
+
+    Random regions have rho = 1.
+    """
+    half = torch.randn(B, T // 2, d)
+    rest = (rho / T) ** 0.5 * torch.randn(B, 1, d)
+    regions = torch.cat([half, -half], 1)[:, torch.randperm(T // 2 * 2)] + rest
+    tensors = (
+        regions,
+        torch.randn(C, d) * 1e-3,
+        torch.randn(m, d) / d**0.5,
+        torch.zeros(m),
+        torch.randn(C, m),
+    )
+    return [t.requires_grad_() for t in tensors]
+
+
+def scores_and_gradients(
+    function: Callable[..., Tensor], tensors: list[Tensor], upstream: Tensor
+) -> list[Tensor]:
+    scores = function(*tensors)
+    return [scores.detach(), *torch.autograd.grad(scores, tensors, upstream.to(scores.dtype))]
+
+
+def worst_ratio(function: Callable[..., Tensor], inputs: list[Tensor], upstream: Tensor) -> tuple[float, str]:
+    """The largest error of the scores and the five gradients, in units of plain PyTorch's (at least 1e-7), and
+    whose it is."""
+    found = scores_and_gradients(function, inputs, upstream)
+    plain = scores_and_gradients(reference.attended_scores, inputs, upstream)
+    doubles = [t.detach().double().requires_grad_() for t in inputs]
+    truth = scores_and_gradients(reference.attended_scores, doubles, upstream)
+    assert found[0].isfinite().all()
+    assert found[0].abs().max() <= 1 + 1e-5
+    ratios = []
+    for name, ours, theirs, exact in zip(("scores", *"XHWbK"), found, plain, truth):
+        error, allowed = (float((x - exact).norm() / exact.norm()) for x in (ours, theirs))
+        ratios.append((error / (allowed + 1e-7), name))
+    return max(ratios)
+
+
+def allowed_ratio(rho: float) -> float:
+    """Order "project" rounds each v_t before they cancel, plain PyTorch their sum: the ratio of the errors is at most
+    about 1/sqrt(rho), and ends at that of a sum over d and one over T, roughly sqrt(d/T)."""
+    return 2.0 if rho >= 0.25 else 10.0
