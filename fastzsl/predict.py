@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +23,12 @@ from fastzsl.command.parsing import parse
 from fastzsl.data.formats.folder import read_image
 from fastzsl.errors import UserError
 from fastzsl.prediction.classes import OWN, CandidateClasses
-from fastzsl.prediction.recogniser import Prediction, Recogniser, list_images, load
+from fastzsl.prediction.images import list_images
+from fastzsl.prediction.recogniser import Prediction, Recogniser, load
+from fastzsl.prediction.table import PredictionFile, check_output, kept_when_stopped
 from fastzsl.report.heatmap import heatmap_overlay
 from fastzsl.text.class_texts import texts_of
+from fastzsl.training.run import RunFolder
 
 DESCRIPTION = """Recognise images with a trained run, zero-shot.
 
@@ -30,6 +36,10 @@ The classes are the run's own, or new ones that you describe. --classes new.csv 
 columns class,<attribute>... The attributes are those of the run's classes.csv, in any order and in the same units.
 With --beside seen, an image can also be of a class that the run was trained on.
 """
+
+
+LONGEST = 80
+"""Characters of an image's or a class's name in the name of an overlay."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,10 @@ class Settings:
         missing: what to do with attributes that --classes does not give: stop, or take the seen classes' mean, or 0.
         top: number of classes shown for each image.
         heatmap: folder for images overlaid with the attention of each shown class.
+        out: file for the predictions, .csv, .jsonl or .parquet, instead of a table; one row for each image and shown
+            class. If the command is stopped, run it again to continue.
+        reject: say of each image whether it is none of the candidates: its best class is below the threshold that was
+            chosen on held-out seen classes.
         json: print one JSON object instead of a table.
         batch_size: images in a step of the backbone.
         accelerator: "auto", "cpu", "cuda" or "mps"; default: as the run was trained.
@@ -64,6 +78,8 @@ class Settings:
     missing: Literal["error", "mean", "zero"] = "error"
     top: int = 5
     heatmap: Path | None = None
+    out: Path | None = None
+    reject: bool = False
     json: bool = False
     batch_size: int = 32
     accelerator: str | None = None
@@ -92,6 +108,10 @@ def main(arguments: list[str] | None = None) -> None:
     images = _files(settings.images)
     if settings.heatmap and settings.heatmap.exists() and not settings.heatmap.is_dir():
         raise UserError(f"--heatmap {settings.heatmap} is a file; wanted a folder")
+    if settings.out is not None:
+        if settings.json:
+            raise UserError("--json prints and --out writes a file; wanted one of them")
+        check_output(settings.out)
     recogniser = load(
         settings.run,
         accelerator=settings.accelerator,
@@ -104,24 +124,70 @@ def main(arguments: list[str] | None = None) -> None:
         else None
     )
     candidates = recogniser.own.candidates(described or settings.classes, settings.beside, settings.missing)
+    if settings.reject:
+        _check_reject(recogniser, candidates)
     if settings.heatmap:
         settings.heatmap.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    entries = list(_entries(recogniser, images, candidates, settings))
-    seconds = time.perf_counter() - started
-    bad = [entry for entry in entries if "error" in entry]
-    if settings.json:
-        told = {"run": str(settings.run), "classes": candidates.description, "gamma": candidates.gamma}
-        print(json.dumps({**told, "images": entries}))
+    if settings.out is not None:
+        bad, done = _to_file(recogniser, images, candidates, settings)
     else:
-        _print_table(entries, candidates)
+        entries = list(_entries(recogniser, images, candidates, settings, _stems(images)))
+        bad, done = [entry for entry in entries if "error" in entry], len(entries)
+        told = {"run": str(settings.run), "classes": candidates.description, "gamma": candidates.gamma}
+        if settings.json:
+            print(json.dumps({**told, "images": entries}))
+        else:
+            _print_table(entries, candidates)
+    seconds = time.perf_counter() - started
     for entry in bad:
         print(printable(f"fastzsl: skipped: {entry['error']}"), file=sys.stderr)
-    if len(images) > 1:
-        rate = (len(images) - len(bad)) / seconds
-        print(f"{len(images) - len(bad)} images, {rate:.1f} a second", file=sys.stderr)
+    if len(images) > 1 and done:
+        print(f"{done - len(bad)} images, {(done - len(bad)) / seconds:.1f} a second", file=sys.stderr)
     if bad:
-        raise SystemExit(1 if len(bad) < len(images) else 2)
+        raise SystemExit(1 if len(bad) < done else 2)
+
+
+def _check_reject(recogniser: Recogniser, candidates: CandidateClasses) -> None:
+    chosen = recogniser.probabilities_for(candidates)
+    if chosen is None or chosen.threshold is None:
+        raise UserError(
+            "--reject needs the threshold that training chooses on held-out seen classes, and the run has none; train "
+            "again with --gamma-folds above 0 and a method that gamma is chosen for"
+        )
+
+
+def _to_file(
+    recogniser: Recogniser, images: list[Path], candidates: CandidateClasses, settings: Settings
+) -> tuple[list[dict], int]:
+    """Write --out, from where an earlier command stopped. The entries with errors, and the images of this call."""
+    assert settings.out is not None
+    decisive = {
+        **{name: str(getattr(settings, name)) for name in ("top", "heatmap", "reject")},
+        "run": _run_digest(settings.run.resolve()),
+        "names": candidates.names,
+        "description": candidates.description,
+        "embeddings": hashlib.sha256(candidates.embeddings.numpy().tobytes()).hexdigest(),
+    }
+    file = PredictionFile(settings.out, decisive)
+    done = file.begin(images)
+    bad = []
+    with kept_when_stopped(file):
+        if done:
+            print(f"{file.journal}: {done} of {len(images)} images are done; continuing", file=sys.stderr)
+        for entry in _entries(recogniser, images[done:], candidates, settings, _stems(images)):
+            file.add(entry)
+            if "error" in entry:
+                bad.append(entry)
+        file.finish()
+    open_console().print(f"{candidates.description}\n{settings.out}: {len(images)} images", soft_wrap=True)
+    return bad, len(images) - done
+
+
+def _run_digest(run: Path) -> str:
+    """Digest of the run's weights and gamma."""
+    folder = RunFolder(run)
+    return hashlib.sha256(folder.model.read_bytes() + folder.gamma.read_bytes()).hexdigest()
 
 
 def _files(named: tuple[Path, ...]) -> list[Path]:
@@ -138,10 +204,13 @@ def _files(named: tuple[Path, ...]) -> list[Path]:
 
 
 def _entries(
-    recogniser: Recogniser, images: list[Path], candidates: CandidateClasses, settings: Settings
+    recogniser: Recogniser,
+    images: list[Path],
+    candidates: CandidateClasses,
+    settings: Settings,
+    stems: Counter[str],
 ) -> Iterator[dict]:
     """One JSON-like entry for each image. Also writes the overlays."""
-    taken: set[str] = set()
     kinds = dict(zip(candidates.names, candidates.kinds))
     bars = progress_bars(open_console(stderr=True))
     bars.disable = len(images) == 1
@@ -160,25 +229,36 @@ def _entries(
                 {"class": name, "score": score, "kind": kinds[name]}
                 for name, score in prediction.top(settings.top)
             ]
+            if prediction.probabilities is not None:
+                best = prediction.scores.topk(len(rows)).indices
+                for row, value in zip(rows, prediction.probabilities[best].tolist()):
+                    row["probability"] = value
             if settings.heatmap:
-                overlays = _write_overlays(prediction, settings.heatmap, len(rows), taken)
+                overlays = _write_overlays(prediction, settings.heatmap, len(rows), stems)
                 for row, path in zip(rows, overlays):
                     row["heatmap"] = str(path)
-            yield {"image": prediction.image, "predictions": rows}
+            rejected = {"none_of_these": prediction.none_of_these} if settings.reject else {}
+            yield {"image": prediction.image, **rejected, "predictions": rows}
 
 
-def _write_overlays(prediction: Prediction, folder: Path, count: int, taken: set[str]) -> list[Path]:
+def _stems(images: list[Path]) -> Counter[str]:
+    """How many images would give their overlays the same names; case is ignored, as some systems do."""
+    return Counter(path.stem[:LONGEST].lower() for path in images)
+
+
+def _write_overlays(prediction: Prediction, folder: Path, count: int, stems: Counter[str]) -> list[Path]:
+    """`<image>-<rank>-<class>.png`; the name of an image that is not the only one of this name gets a digest.
+
+    A name depends on the image's path alone, so a command that continues writes no name twice.
+    """
     image = read_image(Path(prediction.image))
-    stem = unique = Path(prediction.image).stem
-    number = 1
-    while unique in taken:
-        number += 1
-        unique = f"{stem}-{number}"
-    taken.add(unique)
+    stem = Path(prediction.image).stem[:LONGEST]
+    if stems[stem.lower()] > 1:
+        stem += "-" + hashlib.sha256(os.fsencode(prediction.image)).hexdigest()[:8]
     paths = []
     for rank, (name, _) in enumerate(prediction.top(count)):
-        plain = re.sub(r"[^\w.-]+", "_", name)
-        paths.append(folder / f"{unique}-{rank + 1}-{plain}.png")
+        plain = re.sub(r"[^\w.-]+", "_", name)[:LONGEST]
+        paths.append(folder / f"{stem}-{rank + 1}-{plain}.png")
         heat = prediction.heatmap(rank, image.height, image.width)
         heatmap_overlay(image, heat).save(paths[-1])
     return paths
@@ -189,6 +269,9 @@ def _print_table(entries: list[dict], candidates: CandidateClasses) -> None:
     table.add_column("image", overflow="fold")
     table.add_column("class")
     table.add_column("score", justify="right")
+    with_probability = any("probability" in row for e in entries for row in e.get("predictions", ()))
+    if with_probability:
+        table.add_column("probability", justify="right")
     for entry in entries:
         if "error" in entry:
             continue
@@ -196,8 +279,13 @@ def _print_table(entries: list[dict], candidates: CandidateClasses) -> None:
             last = rank == len(entry["predictions"]) - 1
             table.add_row(
                 printable(entry["image"]) if rank == 0 else "",
-                printable(row["class"]),
+                (
+                    f"none of these ({printable(row['class'])})"
+                    if rank == 0 and entry.get("none_of_these")
+                    else printable(row["class"])
+                ),
                 f"{row['score']:.4f}",
+                *([f"{row['probability']:.3f}"] if with_probability else []),
                 end_section=last,
             )
     if table.rows:

@@ -7,28 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from fastzsl.data.formats.folder import read_image
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.throughput import in_batches
 from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.methods.problem import pool
 from fastzsl.prediction.classes import Beside, CandidateClasses, Classes, Missing, OwnClasses
+from fastzsl.prediction.images import ImageInput, decode_image, each_image, list_images
+from fastzsl.protocol.probabilities import Probabilities, read_probabilities
 from fastzsl.protocol.scoring import place_of
 from fastzsl.text import describe_like, read_record
 from fastzsl.training.opened import open_run
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-"""Endings of the files of a folder that are read as images; a file named by the user may have any ending."""
-
-ImageInput = str | Path | Image.Image | np.ndarray
-"""A file, a Pillow image, or a uint8 array (H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +32,9 @@ class Prediction:
         image: the file's path, or "image N" for one given in memory.
         classes: C candidates' names.
         scores: (C,) float32, equation 8's scores with gamma already added if it applies; empty if `error`.
+        probabilities: (C,) float32 that sum to 1, calibrated on held-out seen classes; None for a run without.
+        none_of_these: whether the best class is below the run's threshold, which was chosen on held-out seen classes;
+            None for a run without.
         attention: (k, h, w) float32, the attention of the k best classes, best first; None unless asked for.
         error: why the image could not be read; None if it could.
     """
@@ -48,6 +44,8 @@ class Prediction:
     scores: Tensor
     attention: Tensor | None = None
     error: str | None = None
+    probabilities: Tensor | None = None
+    none_of_these: bool | None = None
 
     @property
     def best(self) -> str:
@@ -89,6 +87,7 @@ class Recogniser:
         device: where both run.
         half: round the backbone's features to float16, because the model was trained on features stored so.
         record: what made the class embeddings from texts, as the run keeps it; None if they are not from texts.
+        probabilities: chosen with gamma, for a choice "among_all" and "among_unseen" classes.
     """
 
     def __init__(
@@ -99,9 +98,11 @@ class Recogniser:
         device: torch.device,
         half: bool = False,
         record: Mapping[str, Any] | None = None,
+        probabilities: Mapping[str, Probabilities] | None = None,
     ) -> None:
         self.model, self.backbone = model.eval(), backbone.eval().to(device)
         self.own, self.device, self.half, self.record = own, device, half, record
+        self.probabilities = dict(probabilities or {})
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -152,8 +153,8 @@ class Recogniser:
         """Recognise images.
 
         Args:
-            images: one image or several: files, folders (all images below), Pillow images or uint8
-                arrays (H, W, 3).
+            images: one image or several: files, folders (all images below), their content as bytes or binary file
+                objects, Pillow images or uint8 arrays (H, W, 3).
             classes: "all" (the run's seen and unseen classes, gamma on the unseen ones), "unseen" or "seen",
                 the path of a table `class,<attribute>...` of new classes, or {name: attributes} of new
                 classes, attributes being m numbers in the order of `attribute_names` or {attribute: number}.
@@ -197,16 +198,22 @@ class Recogniser:
             descriptions = candidates.embeddings.to(device, dtype)
             scorer = self.model.classifier(ClassSet(descriptions, candidates.training_ids.to(device)))
             bias = candidates.bias.to(self.device)
+        calibrated = self.probabilities_for(candidates)
 
         def recognise(pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
             return self._recognise(self.backbone(pixels), scorer, descriptions, bias, attention_top)
 
-        numbered = enumerate(_each(images))
+        numbered = enumerate(each_image(images))
         for reads, found in in_batches(numbered, self._read, recognise, batch_size, self.device):
             results = iter(found or [])
             for name, error in reads:
                 scores, attention = (torch.empty(0), None) if error else next(results)
-                yield Prediction(name, candidates.names, scores, attention, error)
+                yield _prediction(name, candidates, scores, attention, error, calibrated)
+
+    def probabilities_for(self, candidates: CandidateClasses) -> Probabilities | None:
+        """What turns these candidates' scores into probabilities; None for a run without."""
+        new_only = bool((candidates.training_ids < 0).all())
+        return self.probabilities.get("among_unseen" if new_only else "among_all")
 
     def _recognise(
         self, maps: Tensor, scorer: Scorer, descriptions: Tensor, bias: Tensor, attention_top: int
@@ -234,7 +241,7 @@ class Recogniser:
         position, image = numbered
         name = str(image) if isinstance(image, str | Path) else f"image {position}"
         try:
-            return _Read(name, None), self.backbone.preprocess(_decode(image, name))
+            return _Read(name, None), self.backbone.preprocess(decode_image(image, name))
         except UserError as error:
             return _Read(name, str(error)), None
 
@@ -275,40 +282,28 @@ def load(
             f"d={trunk.feature_dim}; name the backbone that made the features with --backbone"
         )
     record = read_record(opened.folder.path, own.attributes)
-    return Recogniser(opened.model, trunk, own, opened.fabric.device, opened.stored_as_half, record)
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Every image below a folder, sorted, without hidden ones."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    saved = opened.folder.load_json(opened.folder.gamma).get("probabilities")
+    probabilities = read_probabilities(saved, str(opened.folder.gamma))
+    return Recogniser(
+        opened.model, trunk, own, opened.fabric.device, opened.stored_as_half, record, probabilities
     )
 
 
-def _each(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
-    if isinstance(images, str | Path | Image.Image | np.ndarray):
-        images = [images]
-    for image in images:
-        if isinstance(image, str | Path) and Path(image).is_dir():
-            yield from list_images(Path(image))
-        else:
-            yield image
-
-
-def _decode(image: ImageInput, name: str) -> Image.Image:
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
-    if isinstance(image, Image.Image):
-        return image
-    found = type(image).__name__
-    if isinstance(image, np.ndarray):
-        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-            return Image.fromarray(image)
-        found = f"{image.dtype} array {image.shape}"
-    raise UserError(f"{name} is a {found}; wanted a file, a Pillow image or a uint8 array (H, W, 3)")
+def _prediction(
+    name: str,
+    candidates: CandidateClasses,
+    scores: Tensor,
+    attention: Tensor | None,
+    error: str | None,
+    calibrated: Probabilities | None,
+) -> Prediction:
+    if error is not None or calibrated is None:
+        return Prediction(name, candidates.names, scores, attention, error)
+    rejected = calibrated.none_of_these(scores)
+    return Prediction(
+        name, candidates.names, scores, attention, None, calibrated.of(scores),
+        None if rejected is None else bool(rejected),
+    )  # fmt: skip
 
 
 __all__: Sequence[str] = ("Prediction", "Recogniser", "list_images", "load")

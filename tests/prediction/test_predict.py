@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -318,6 +319,51 @@ def test_overlays_of_images_with_one_name_do_not_overwrite_each_other(
     assert len(list((tmp_path / "heat").iterdir())) == 2
 
 
+def test_a_file_of_predictions_continues_and_has_probabilities_rejections_and_heatmaps_of_their_own(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = tmp_path / os.fsdecode(b"caf\xe9.png")
+    named.write_bytes((folder / "images" / "class 2" / "0.png").read_bytes())
+    images = [str(folder / "images" / f"class {i}" / "0.png") for i in (0, 1)] + [str(named)]
+    out, heat = tmp_path / "out.csv", tmp_path / "heat"
+    arguments = [str(run), *images, "--top", "2", "--out", str(out), "--reject", "--heatmap", str(heat)]
+    predict.main(arguments)
+    content = out.read_bytes()
+    assert len(list(heat.iterdir())) == 6
+    with open(out, newline="", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [image for image in images for _ in range(2)]
+    assert len({row["heatmap"] for row in rows}) == 6
+    assert all(Path(row["heatmap"]).is_file() for row in rows)
+    model = fastzsl.load(run)
+    for prediction, row in zip(model.predict(images), rows[::2]):
+        assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
+        assert float(row["probability"]) == pytest.approx(float(prediction.probabilities.max()), abs=1e-5)
+        assert row["none_of_these"] == str(prediction.none_of_these)
+    alone = model.predict(images[0], "unseen")[0]
+    expected = model.probabilities["among_unseen"].of(alone.scores)
+    torch.testing.assert_close(alone.probabilities, expected)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        predict.main(arguments)
+    assert caught.value.code == 2
+    assert "out.csv exists; remove it, or choose another" in capsys.readouterr().err
+    assert out.read_bytes() == content
+
+
+def test_rejection_without_a_threshold_is_refused(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(run, bare)
+    (bare / "gamma.json").write_text('{"gamma": 0.1}')
+    image = str(folder / "images" / "class 0" / "0.png")
+    with pytest.raises(SystemExit):
+        predict.main([str(bare), image, "--reject"])
+    assert "--reject needs the threshold that training chooses" in capsys.readouterr().err
+    assert fastzsl.load(bare).predict(image)[0].probabilities is None
+
+
 def test_table_shows_the_best_classes(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = folder / "images" / "class 1" / "0.png"
     predict.main([str(run), str(image), "--top", "1", "--classes", "unseen"])
@@ -353,6 +399,9 @@ def test_new_classes_beside_the_seen_ones_get_gamma_and_the_output_says_so(
         (["image.png", "--accelerator", "tpu"], "--accelerator tpu: "),
         (["image.png", "--accelerator", "nothing"], "--accelerator nothing: "),
         (["image.png", "--heatmap", "file"], "--heatmap file is a file; wanted a folder"),
+        (["image.png", "--out", "a.txt"], "--out a.txt: wanted a file that ends with .csv, .jsonl, .parquet"),
+        (["image.png", "--out", "a.csv", "--json"], "--json prints and --out writes a file"),
+        (["image.png", "--missing", "guess"], "--missing"),
         (["image.png", "--beside", "seen"], "--beside seen needs new classes; wanted --classes FILE"),
         (["image.png", "--beside", "unseen", "--classes", "file"], "--beside"),
     ],

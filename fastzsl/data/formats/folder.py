@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -61,17 +62,19 @@ def is_image_file(path: Path) -> bool:
     return path.is_file() or bool(special_kind(path))
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode one image to RGB.
+def read_image(source: Path | BinaryIO, name: str = "") -> Image.Image:
+    """Decode one image, a file or a binary file object called `name`, to RGB.
 
     Raises:
         UserError: not an image, truncated, or a decompression bomb; the file is named.
     """
-    refuse_special(path, "an image")
+    if isinstance(source, Path):
+        refuse_special(source, "an image")
+    path = name or source
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise UserError(
