@@ -73,6 +73,15 @@ void attend_grad(const RegionsTuple& x, uintptr_t queries, int64_t C, float scal
     attention_backward(k, call);
 }
 
+void prepare(const RegionsTuple& stored, uintptr_t images, uintptr_t kept, int64_t B, int64_t T, bool root, uintptr_t factor,
+             float scale, uintptr_t out, int out_type, int threads) {
+    Prepare call{regions_of(stored), static_cast<const int64_t*>(pointer(images)), static_cast<const int64_t*>(pointer(kept)),
+                 B, T, root, static_cast<const float*>(pointer(factor)), scale, pointer(out), DType(out_type), threads};
+    const Kernels& k = kernels();
+    py::gil_scoped_release release;
+    prepare_regions(k, call);
+}
+
 // Memory for a large result, in huge pages, that goes back to be used again when the last view of it is gone: fresh pages
 // from the operating system cost more than computing what is written there.
 class Memory {
@@ -121,6 +130,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("attend", &attend);
     module.def("scores_grad", &scores_grad);
     module.def("attend_grad", &attend_grad);
+    module.def("prepare", &prepare);
     module.def(
         "peak_f32",
         [](double seconds, int threads) {

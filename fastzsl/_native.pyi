@@ -1,7 +1,7 @@
 """The compiled module (csrc/module.cpp). Addresses are `Tensor.data_ptr()`, 0 for "not wanted"."""
 
 Regions = tuple[int, ...]
-"""(address, dtype: 0 float32, 1 bfloat16; B, T, d; strides of the three, in elements)"""
+"""(address, dtype: 0 float32, 1 bfloat16, 2 float16; B, T, d; strides of the three, in elements)"""
 
 class Memory:
     """Bytes for a large result, in huge pages, used again once the last view of them is gone."""
@@ -91,3 +91,17 @@ def scores_grad(
     d_classes: int,
     threads: int,
 ) -> None: ...
+def prepare(
+    stored: Regions,
+    images: int,
+    kept: int,
+    B: int,
+    T: int,
+    root: bool,
+    factor: int,
+    scale: float,
+    out: int,
+    out_type: int,
+    threads: int,
+) -> None:
+    """Raises IndexError for an image or a region that the stored features do not have."""

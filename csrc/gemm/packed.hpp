@@ -91,15 +91,21 @@ inline Prefetch prefetch_of(const Regions& x, int64_t row, int64_t step, int cou
     return {data, x.stride_d * size, steps, lanes * size};
 }
 
-// Rows [row, row + rows) of the regions times a packed B, into c (rows, lanes of B). `panel` holds one A panel of a block.
+// Bytes of the panels that `regions_times` packs at a time.
+inline int64_t regions_panel_bytes(const Gemm& gemm, int64_t d) { return gemm.high * gemm.panel_a(std::min(d, gemm.block)) + 1024; }
+
+// Rows [row, row + rows) of the regions times a packed B, into c (rows, lanes of B). `panel` holds `regions_panel_bytes`.
 inline void regions_times(const Gemm& gemm, const Regions& x, int64_t row, int64_t rows, const Packed& b, float* c, int64_t ldc,
                           void* panel) {
+    const int64_t high = gemm.high * gemm.mr;
     for (int64_t block = 0; block < b.blocks(); block++)
-        for (int64_t r = 0; r < rows; r += gemm.mr) {
-            int count = int(std::min<int64_t>(gemm.mr, rows - r));
-            pack_regions(gemm, panel, x, row + r, block * gemm.block, count, b.block_size(block));
-            const bool last = r + gemm.mr >= rows;
-            Prefetch next = prefetch_of(x, row + (last ? 0 : r + gemm.mr), (block + last) * gemm.block, gemm.mr, b.block_size(block));
+        for (int64_t r = 0; r < rows; r += high) {
+            const int64_t count = std::min(high, rows - r), bytes = gemm.panel_a(b.block_size(block));
+            for (int64_t i = 0; i < count; i += gemm.mr)
+                pack_regions(gemm, static_cast<char*>(panel) + i / gemm.mr * bytes, x, row + r + i, block * gemm.block,
+                             int(std::min<int64_t>(gemm.mr, count - i)), b.block_size(block));
+            const bool last = r + high >= rows;
+            Prefetch next = prefetch_of(x, row + (last ? 0 : r + high), (block + last) * gemm.block, int(high), b.block_size(block));
             gemm.multiply(b.block_size(block), panel, b.block(block), count, b.lanes(), c + r * ldc, ldc,
                           block ? Store::add : Store::replace, chain_of(x.d), &next);
         }

@@ -77,7 +77,7 @@ double spin_bf16(int64_t rounds) {
     return double(rounds) * 4 * 16 * 16 * 32;
 }
 
-const Gemm gemm_bf16 = {side, side, 32, 2, 256, 1, 32, pack_tiles<true>, pack_tiles<false>, multiply_tiles};
+const Gemm gemm_bf16 = {side, side, 32, 2, 256, 1, 32, 1, pack_tiles<true>, pack_tiles<false>, multiply_tiles};
 
 }  // namespace
 }  // namespace amx
@@ -85,7 +85,7 @@ const Gemm gemm_bf16 = {side, side, 32, 2, 256, 1, 32, pack_tiles<true>, pack_ti
 const Kernels* amx_kernels() {
     using namespace amx;
     static const Kernels table = {"amx", W,         gemm_f32, gemm_bf16, &gemm_bf16x3, softmax,  softmax_grad, pooled_grad,
-                                  dots,  transpose, convert,  lines,     spin_f32, spin_bf16};
+                                  dots,  transpose, convert,  lines,     prepare, spin_f32, spin_bf16};
     return &table;
 }
 }  // namespace fastzsl

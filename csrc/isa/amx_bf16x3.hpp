@@ -176,7 +176,7 @@ void multiply_bf16x3(int64_t k, const void* a, const void* b, int64_t m, int64_t
     multiply_in_tiles<Bf16x3Product>((k + 31) / 32, step_elements, a, b, m, n, c, ldc, store, chain / 32, next);
 }
 
-const Gemm gemm_bf16x3 = {side, side, 32, 2 * terms, 128, 1, 32, pack_bf16x3<true>, pack_bf16x3<false>, multiply_bf16x3};
+const Gemm gemm_bf16x3 = {side, side, 32, 2 * terms, 128, 1, 32, 1, pack_bf16x3<true>, pack_bf16x3<false>, multiply_bf16x3};
 
 }  // namespace
 }  // namespace amx

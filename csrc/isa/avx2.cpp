@@ -9,7 +9,7 @@ namespace fastzsl {
 const Kernels* avx2_kernels() {
     using namespace avx2;
     static const Kernels table = {"avx2", W, gemm_f32, gemm_f32, nullptr, softmax, softmax_grad, pooled_grad, dots, transpose,
-                                  convert, lines, spin_f32, nullptr};
+                                  convert, lines, prepare, spin_f32, nullptr};
     return &table;
 }
 }  // namespace fastzsl

@@ -47,7 +47,7 @@ double spin_bf16(int64_t rounds) {
     return double(rounds) * chains * W * 2;
 }
 
-const Gemm gemm_bf16 = {MR, NR, 2, 2, 256, 2, 8, pack_pairs<MR>, pack_pairs<NR>, multiply<DotAdd, 2>};
+const Gemm gemm_bf16 = {MR, NR, 2, 2, 256, 2, 8, 1, pack_pairs<MR>, pack_pairs<NR>, multiply<DotAdd, 2>};
 
 }  // namespace
 }  // namespace avx512bf16
@@ -55,7 +55,7 @@ const Gemm gemm_bf16 = {MR, NR, 2, 2, 256, 2, 8, pack_pairs<MR>, pack_pairs<NR>,
 const Kernels* avx512bf16_kernels() {
     using namespace avx512bf16;
     static const Kernels table = {"avx512bf16", W,         gemm_f32, gemm_bf16, nullptr, softmax,  softmax_grad, pooled_grad,
-                                  dots,         transpose, convert,  lines,     spin_f32, spin_bf16};
+                                  dots,         transpose, convert,  lines,     prepare, spin_f32, spin_bf16};
     return &table;
 }
 }  // namespace fastzsl

@@ -5,7 +5,8 @@
 
 namespace fastzsl {
 
-enum class DType : int { f32 = 0, bf16 = 1 };
+// float16 is read by `prepare` alone.
+enum class DType : int { f32 = 0, bf16 = 1, f16 = 2 };
 
 inline int64_t size_of(DType type) { return type == DType::f32 ? 4 : 2; }
 
@@ -37,6 +38,8 @@ struct Gemm {
     // How `product` divides the columns of C among the threads: about `tasks` tasks for each thread, and no task wider than
     // `widest` panels of B. Wide tasks read A less often; many small tasks balance better.
     int64_t tasks, widest;
+    // Panels of A that `regions_times` packs for each reading of B.
+    int high;
 
     // Put `count` rows (columns) of a strided matrix into one panel, at lanes first, first + 1, ... Element (lane i,
     // step p) is src[i * lane_stride + p * step_stride]. Lanes that no call fills must have been cleared before.
@@ -80,6 +83,10 @@ struct Kernels {
     // Write `count` <= 32 strided lanes as rows of 32 floats, one row for each step; the other lanes are left as they are.
     void (*lines)(void* rows, int first, const void* src, DType type, int64_t lane_stride, int64_t step_stride, int count,
                   int64_t steps);
+    // to[i] = factor[i] r(from[i]), or scale r(from[i]) where factor is null; r(x) = sign(x) sqrt(|x|) with `root`, else x. Stored
+    // numbers of any type to float32 or bfloat16.
+    void (*prepare)(int64_t n, const void* from, DType type, bool root, const float* factor, float scale, void* to,
+                    DType to_type);
     // Loops on registers alone, to measure the peak. They return the number of multiply-adds done (float32 multiply-add,
     // bfloat16 dot product); spin_bf16 is null where the processor has no bfloat16 unit.
     double (*spin_f32)(int64_t rounds);

@@ -3,6 +3,7 @@
 #pragma once
 #include "isa/multiply.hpp"
 #include "isa/packing.hpp"
+#include "isa/prepare.hpp"
 #include "isa/rows.hpp"
 #include "isa/softmax.hpp"
 #include "isa/transpose.hpp"
@@ -11,7 +12,7 @@ namespace fastzsl {
 namespace FZ_SPACE {
 namespace {
 
-const Gemm gemm_f32 = {MR, NR, 1, 4, 256, 2, 8, pack<MR>, pack<NR>, multiply<MultiplyAdd, 1>};
+const Gemm gemm_f32 = {MR, NR, 1, 4, 256, 2, 8, W < 16 ? 8 : 1, pack<MR>, pack<NR>, multiply<MultiplyAdd, 1>};
 
 }  // namespace
 }  // namespace FZ_SPACE

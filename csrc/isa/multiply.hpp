@@ -27,8 +27,9 @@ void tile(int64_t k, const float* a, const float* b, float* c, int64_t ldc, int6
 #pragma GCC unroll 4
         for (int j = 0; j < V; j++) {
             bv[j] = load(b + j * W);
-            __builtin_prefetch(b + 8 * NR + j * W);
+            if (W == 16 || j == 0) __builtin_prefetch(b + 8 * NR + j * W);  // of each cache line once
         }
+        if (W < 16) __builtin_prefetch(a + 16 * MR);
 #pragma GCC unroll 16
         for (int i = 0; i < R; i++) {
             vf av = splat(a[i]);
@@ -91,10 +92,15 @@ void multiply(int64_t k, const void* pa, const void* pb, int64_t m, int64_t n, f
     const float *a = static_cast<const float*>(pa), *b = static_cast<const float*>(pb);
     k = (k + STEPS - 1) / STEPS;
     chain /= STEPS;
-    for (int64_t i = 0; i < m; i += MR) {
-        int rows = m - i < MR ? int(m - i) : MR;
-        for (int64_t j = 0; j < n; j += NR) {
-            int64_t columns = n - j < NR ? n - j : NR;
+    // The wider panel stays in the first cache while the narrower ones pass: with 6 rows by 16 columns that of B. A tile of 14 by
+    // 32 reads so little for its work that B may pass, and C is then written row by row.
+    constexpr bool by_columns = W < 16;
+    const int64_t outer_end = by_columns ? n : m, inner_end = by_columns ? m : n;
+    for (int64_t outer = 0; outer < outer_end; outer += by_columns ? NR : MR) {
+        for (int64_t inner = 0; inner < inner_end; inner += by_columns ? MR : NR) {
+            const int64_t i = by_columns ? inner : outer, j = by_columns ? outer : inner;
+            const int rows = m - i < MR ? int(m - i) : MR;
+            const int64_t columns = n - j < NR ? n - j : NR;
             prefetcher.step();
             for (int64_t p = 0; p < k; p += chain)
                 tiles.at[rows - 1][columns > W](k - p < chain ? k - p : chain, a + i * k + p * MR, b + j * k + p * NR,

@@ -15,7 +15,7 @@ namespace fastzsl {
 const Kernels* portable_kernels() {
     using namespace portable;
     static const Kernels table = {"portable", W, gemm_f32, gemm_f32, nullptr, softmax, softmax_grad, pooled_grad, dots, transpose,
-                                  convert, lines, spin_f32, nullptr};
+                                  convert, lines, prepare, spin_f32, nullptr};
     return &table;
 }
 }  // namespace fastzsl

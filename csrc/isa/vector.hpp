@@ -21,7 +21,7 @@
 #undef FZ_REGISTER
 #define FZ_REGISTER "m"
 #endif
-#if FZ_W == 16
+#if FZ_W >= 8
 #include <immintrin.h>
 #endif
 

@@ -35,7 +35,7 @@ void forward(const Kernels& k, const Gemm& gemm, const Gemm& pooling, const Atte
         bytes += round_up(size, 64) + 64;
         return at;
     };
-    int64_t at_product = part(images * x.T * ld * 4), at_panel = part(gemm.panel_a(std::min(x.d, gemm.block)) + 1024),
+    int64_t at_product = part(images * x.T * ld * 4), at_panel = part(regions_panel_bytes(gemm, x.d)),
             at_attention = part(packed_attention_bytes(pooling, per_block, x.T) + 1024),
             at_values = part(packed_values_bytes(pooling, pooled_columns(pooling, x.T, x.d), x.T) + 1024),
             at_rows = part(x.type == DType::f32 ? 0 : pooling.mr * pooled_columns(pooling, x.T, x.d) * 4);

@@ -69,4 +69,20 @@ struct AttendGrad {
 };
 void attention_backward(const Kernels& kernels, const AttendGrad& call);
 
+// Stored features to regions: out (B, T, d) = factor · r(x), in `out_type`, contiguous; r as in `Kernels::prepare`.
+// Throws std::out_of_range for an index that the stored features do not have.
+struct Prepare {
+    Regions stored;
+    const int64_t* images;  // (B) of the stored images, or null: all in order
+    const int64_t* kept;    // (B, T) regions of each image, or null: all in order
+    int64_t B, T;
+    bool root;
+    const float* factor;  // (B, d), or null: `scale`
+    float scale;
+    void* out;
+    DType out_type;
+    int threads;
+};
+void prepare_regions(const Kernels& kernels, const Prepare& call);
+
 }  // namespace fastzsl

@@ -86,7 +86,7 @@ private:
             const float* k_rows = classes.rows() + from * c.m;
             if (c.d_regions) {
                 product(gemm, c.threads, n, x.d, c.m, floats(k_rows, c.m), matrix(c.weight, x.d, true), p.as<float>(), x.d);
-                from_logits(logits, from, n, store);
+                from_logits(logits, rows, from, n, store);
                 product(gemm, c.threads, rows, x.d, n, floats(values, rows, true), floats(p.as<float>(), x.d, true),
                         d_regions.rows(), x.d, Store::add);
             }
@@ -111,12 +111,32 @@ private:
         through_offsets();
     }
 
-    // dW, db and dX += of the gradient of V = X W^T + b.
-    void from_decoded(const float* dv) {
-        if (c.d_regions)
-            product(gemm, c.threads, rows, x.d, c.m, floats(dv, c.m), matrix(c.weight, x.d, true), d_regions.rows(), x.d, Store::add);
-        if (c.d_weight) product(k, gemm, c.threads, c.m, floats(dv, c.m, true), x, d_weight.rows(), x.d);
-        if (c.d_bias) sum_rows(dv, rows, d_bias.rows());
+    // db = the sum of dV (m, B * T) over its columns: long sums of few numbers, so in double.
+    void sum_columns(const float* dv, int64_t ld) const {
+        parallel(c.threads, c.m, [&](int64_t i, int) {
+            double sums[8] = {};
+            for (int64_t r = 0; r < rows; r++) sums[r % 8] += double(dv[i * ld + r]);
+            for (int j = 1; j < 8; j++) sums[0] += sums[j];
+            d_bias.rows()[i] = float(sums[0]);
+        });
+    }
+
+    // [dW; dH] = [dV; dS] X, for `first` <= row < `first + count` of the stacked gradients: X is packed once for both.
+    void from_stacked(const float* stacked, int64_t ld, int64_t first, int64_t count, int64_t from) {
+        if (!count) return;
+        auto place = [&](int64_t row) {
+            return row < c.m ? d_weight.rows() + row * x.d : d_queries.rows() + (from + row - c.m) * x.d;
+        };
+        if (first >= c.m || first + count <= c.m) {
+            product(k, gemm, c.threads, count, floats(stacked + first * ld, ld), x, place(first), x.d);
+            return;
+        }
+        Scratch both(size_t(count * x.d) * 4);
+        product(k, gemm, c.threads, count, floats(stacked + first * ld, ld), x, both.as<float>(), x.d);
+        parallel(c.threads, ceil_div(count, 16), [&](int64_t task, int) {
+            for (int64_t i = task * 16; i < std::min(count, (task + 1) * 16); i++)
+                std::memcpy(place(first + i), both.as<float>() + i * x.d, size_t(x.d) * 4);
+        });
     }
 
     // q = K b, dq = sum_b g (rows of A sum to 1): db = K^T dq, dK += dq b^T.
@@ -131,8 +151,8 @@ private:
     }
 
     // dX (+)= dS^T H
-    void from_logits(const float* logits, int64_t from, int64_t n, Store store) {
-        product(gemm, c.threads, rows, x.d, n, floats(logits, rows, true), matrix(element(c.queries, type, from * x.d), x.d, true),
+    void from_logits(const float* logits, int64_t ld, int64_t from, int64_t n, Store store) {
+        product(gemm, c.threads, rows, x.d, n, floats(logits, ld, true), matrix(element(c.queries, type, from * x.d), x.d, true),
                 d_regions.rows(), x.d, store);
     }
 
@@ -174,17 +194,17 @@ private:
 
     // e = sum_t A v, v = W x + b: dA = dE V^T, dV = A^T dE.
     void project() {
-        int64_t per_block = std::min<int64_t>(block_of_classes(2 * rows), 512), ldm = row_stride(c.m);
-        Scratch logits(size_t(per_block * rows) * 4), shares(size_t(per_block * x.B) * 4);
-        Scratch dv(size_t(rows * c.m) * 4);
+        int64_t per_block = std::min<int64_t>(block_of_classes(2 * rows), 512), ldm = row_stride(c.m), ld = row_stride(rows);
+        Scratch stacked(size_t((c.m + per_block) * ld) * 4), shares(size_t(per_block * x.B) * 4);
+        float *dv = stacked.as<float>(), *logits = dv + c.m * ld;  // (m, B * T) and (classes of a block, B * T)
         Widened v(k, c.values, type, rows * c.m);
         Layout layout;
         int64_t at_e = layout.floats(per_block * ldm), at_de = layout.floats(per_block * ldm), at_a = layout.floats(per_block * x.T),
                 at_da = layout.floats(per_block * x.T),
-                at_left = layout.bytes(std::max({packed_attention_bytes(gemm, per_block, std::max(x.T, c.m)),
-                                                 packed_attention_bytes(gemm, x.T, per_block)})),
-                at_right = layout.bytes(std::max({packed_values_bytes(gemm, c.m, std::max(x.T, per_block)),
-                                                  packed_values_bytes(gemm, x.T, c.m)}));
+                at_left = layout.bytes(std::max(packed_attention_bytes(gemm, per_block, std::max(x.T, c.m)),
+                                                packed_attention_bytes(gemm, c.m, per_block))),
+                at_right = layout.bytes(std::max(packed_values_bytes(gemm, c.m, x.T),
+                                                 packed_values_bytes(gemm, x.T, std::max(c.m, per_block))));
         Scratch memory(size_t(layout.size() * c.threads));
         for (int64_t from = 0; from < c.C; from += per_block) {
             int64_t n = std::min(per_block, c.C - from);
@@ -201,16 +221,20 @@ private:
                         compared(grad.rows()[b * c.C + from + j], e + j * ldm, from + j, de + j * ldm);
                 small_product(gemm, n, x.T, c.m, floats(de, ldm), floats(vb, c.m), da, x.T, Store::replace, left, right);
                 for (int64_t j = 0; j < n; j++)
-                    k.softmax_grad(x.T, a + j * x.T, da + j * x.T, c.scale, logits.as<float>() + j * rows + b * x.T);
-                small_product(gemm, x.T, c.m, n, floats(a, x.T, true), floats(de, ldm, true), dv.as<float>() + b * x.T * c.m, c.m,
-                      from ? Store::add : Store::replace, left, right);
+                    k.softmax_grad(x.T, a + j * x.T, da + j * x.T, c.scale, logits + j * ld + b * x.T);
+                small_product(gemm, c.m, x.T, n, floats(de, ldm, true), floats(a, x.T, true), dv + b * x.T, ld,
+                              from ? Store::add : Store::replace, left, right);
             });
-            if (c.d_regions) from_logits(logits.as<float>(), from, n, from ? Store::add : Store::replace);
-            if (c.d_queries)
-                product(k, gemm, c.threads, n, floats(logits.as<float>(), rows), x, d_queries.rows() + from * x.d, x.d);
+            if (c.d_regions) from_logits(logits, ld, from, n, from ? Store::add : Store::replace);
+            const bool last = from + n == c.C;  // dV is complete
+            const int64_t first = last && c.d_weight ? 0 : c.m, end = c.d_queries ? c.m + n : c.m;
+            from_stacked(stacked.as<float>(), ld, first, end - first, from);
             if (c.d_classes) sum_pooled(from, n, shares.as<float>(), v.rows(), memory, layout.size(), at_e, at_a, at_left, at_right);
         }
-        from_decoded(dv.as<float>());
+        if (c.d_regions)
+            product(gemm, c.threads, rows, x.d, c.m, floats(dv, ld, true), matrix(c.weight, x.d, true), d_regions.rows(), x.d,
+                    Store::add);
+        if (c.d_bias) sum_columns(dv, ld);
         if (c.d_classes) through_class_norms();
     }
 

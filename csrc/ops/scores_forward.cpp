@@ -88,7 +88,7 @@ private:
             return at;
         };
         at_product = part(images * x.T * ld * 4);
-        at_panel = part(gemm.panel_a(std::min(x.d, gemm.block)) + 1024);
+        at_panel = part(regions_panel_bytes(gemm, x.d));
         at_row = part(round_up(per_block, k.width) * 4);
         if (c.order != Order::prototype) {
             const bool attend = c.order == Order::attend;

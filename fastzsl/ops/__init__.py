@@ -1,4 +1,4 @@
-"""The fused operations: attended features and class scores, with gradients, on every backend of the machine."""
+"""The fused operations: attended features and class scores with gradients, and the regions that they read."""
 
 from fastzsl.ops import reference
 from fastzsl.ops.api import attended_scores, dense_attention
@@ -12,6 +12,7 @@ from fastzsl.ops.dispatch import (
     explain,
 )
 from fastzsl.ops.planner import ORDERS, Plan, plan_scores, score_costs
+from fastzsl.ops.prepare import prepare_regions
 
 __all__ = [
     "ORDERS",
@@ -26,6 +27,7 @@ __all__ = [
     "dense_attention",
     "explain",
     "plan_scores",
+    "prepare_regions",
     "reference",
     "score_costs",
 ]

@@ -95,15 +95,19 @@ def check_backend(backend: str = "auto") -> None:
             It is a `fastzsl.errors.UserError` of one line, and a ValueError.
         UnservedCall: this machine does not have the backend. A UserError of one line, and a RuntimeError.
     """
-    name = _known(backend)
+    name = known_backend(backend)
     for kernels in KERNELS if name == "auto" else (name,):
         missing = _missing(kernels) if kernels in KERNELS else ()
         if missing and name != "auto":
             raise UnservedCall(f'backend "{name}" is not available here: ' + "; ".join(missing))
 
 
-def _known(backend: str) -> str:
-    """The name, or for "auto" the value of FASTZSL_BACKEND, if it is one of `NAMES`."""
+def known_backend(backend: str) -> str:
+    """The name, or for "auto" the value of FASTZSL_BACKEND, if it is one of `NAMES`.
+
+    Raises:
+        UnknownBackend: it is not.
+    """
     source = "backend"
     if backend == "auto" and (default := default_backend()):
         source, backend = ENVIRONMENT, default
@@ -124,7 +128,7 @@ def resolve(backend: str, call: Call) -> str:
         UnknownBackend: unknown name, or an instruction set in FASTZSL_ISA that this machine does not have.
         UnservedCall: a backend named explicitly cannot run the call; every reason is listed.
     """
-    backend = _known(backend)
+    backend = known_backend(backend)
     if backend == "eager":
         return "eager"
     if backend == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,6 +16,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
 REMAKES_DECODED = False  # autograd saves the decoded features, see `planner.score_costs`
 
 _EPS = 1e-12  # F.normalize's clamp
+_SLOPE = 1e-6  # added to |x|, whose power below 1 has an infinite slope at 0
 
 
 def dense_attention(
@@ -70,3 +72,27 @@ def attended_scores(
         decoded = F.linear(attention @ regions, decoder_weight, decoder_bias)  # (B, C, m)
     scores = (decoded * class_embeddings).sum(-1)
     return scores / decoded.norm(dim=-1).clamp_min(_EPS) if cosine else scores
+
+
+def prepare_regions(
+    stored: Tensor,
+    images: Tensor | None,
+    kept: Tensor | None,
+    power: float,
+    factor: float | Tensor,
+    dtype: torch.dtype,
+) -> Tensor:
+    """`reference.prepare_regions` computed in float32 at least, with a finite slope at 0; the result is of `dtype`."""
+    x = stored if images is None else stored[images]
+    if kept is not None:  # first, so that dropped regions are not computed
+        x = x[torch.arange(len(x), device=x.device)[:, None], kept]
+    x = x.to(torch.promote_types(dtype, torch.float32))
+    if power == 1:
+        return (x * factor).to(dtype)
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and x.requires_grad):
+        return (x * (x.abs() + _SLOPE) ** (power - 1) * factor).to(dtype)
+    # One buffer: to allocate an array of this size takes longer than to compute it.
+    compressed = x.abs().pow_(power).copysign_(x)
+    if isinstance(factor, Tensor) and factor.requires_grad and torch.is_grad_enabled():
+        return (compressed * factor).to(dtype)
+    return compressed.mul_(factor).to(dtype)

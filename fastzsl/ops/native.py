@@ -30,6 +30,7 @@ REMAKES_DECODED = True  # the backward pass computes decoded features again, see
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _SIMILARITY = {"dot": 0, "cosine": 1}
 _LARGE = 8 << 20
+_STORED = (*_DTYPES, torch.float16)  # what `prepare_regions` reads
 _ORDER = {"attend": 0, "project": 1, "prototype": 2}
 
 
@@ -78,7 +79,10 @@ def refuses(call: Call) -> list[str]:
     reasons = []
     if call.device.type != "cpu":
         reasons.append(f"it runs on the CPU, the tensors are on {call.device}")
-    if call.dtype not in _DTYPES:
+    if call.op == "prepare_regions":
+        if call.dtype not in _STORED:
+            reasons.append(f"it reads float32, bfloat16 and float16, the features are {call.dtype}")
+    elif call.dtype not in _DTYPES:
         reasons.append(f"it computes float32 and bfloat16, the tensors are {call.dtype}")
     return reasons
 
@@ -91,6 +95,8 @@ def slower(call: Call) -> str | None:
     classes scored by dot product, most of the time is packing matrices, which several images would share.
     """
     B, T, C, d = call.B, call.T, call.C, call.d
+    if call.op == "prepare_regions":
+        return None
     if B * T <= 64:
         slow = 1024 * C <= d or (call.similarity == "dot" and C * d >= 100_000)
     elif call.op == "dense_attention":
@@ -111,16 +117,16 @@ def attention_forward(
     """(attended (B, C, d), attention (B, C, T) or empty)."""
     regions, queries = _walkable(regions), queries.contiguous()
     (B, T, d), C = regions.shape, queries.shape[0]
-    attended = _empty_large((B, C, d), regions.dtype)
+    attended = empty_large((B, C, d), regions.dtype)
     attention = regions.new_empty((B, C, T) if return_attention else (0,))
-    _module().attend(
+    loaded_module().attend(
         _describe(regions),
         queries.data_ptr(),
         C,
         scale,
         attended.data_ptr(),
         attention.data_ptr(),
-        _threads(B * T * C * d),
+        threads_for(B * T * C * d),
     )
     return attended, attention
 
@@ -140,10 +146,10 @@ def attention_backward(
     if grad_attention is not None:
         grad_attention = grad_attention.contiguous()
     grads = _empty_grads((regions, queries), needs)
-    _module().attend_grad(
+    loaded_module().attend_grad(
         _describe(regions), queries.data_ptr(), queries.shape[0], scale, grad_attended.data_ptr(),
         _address(grad_attention), attention.data_ptr(), *(g.data_ptr() for g in grads),
-        _threads(regions.numel() * queries.shape[0]),
+        threads_for(regions.numel() * queries.shape[0]),
     )  # fmt: skip
     return grads[0], grads[1]
 
@@ -169,10 +175,10 @@ def scores_forward(
     scores = regions.new_empty(B, C)
     attention = regions.new_empty((B, C, T) if save else (0,))
     values = regions.new_empty(values_shape(B, T, C, d, m, similarity, order) if save else (0,))
-    _module().scores(
+    loaded_module().scores(
         _describe(regions), queries.data_ptr(), decoder_weight.data_ptr(), _address(bias),
         class_embeddings.data_ptr(), C, m, scale, _SIMILARITY[similarity], _ORDER[order],
-        scores.data_ptr(), attention.data_ptr(), values.data_ptr(), _threads((B * T + m) * C * d),
+        scores.data_ptr(), attention.data_ptr(), values.data_ptr(), threads_for((B * T + m) * C * d),
     )  # fmt: skip
     return scores, attention, values
 
@@ -198,23 +204,23 @@ def scores_backward(
     )
     bias = None if decoder_bias is None else decoder_bias.contiguous()
     grads = _empty_grads((regions, queries, decoder_weight, bias, class_embeddings), needs)
-    _module().scores_grad(
+    loaded_module().scores_grad(
         _describe(regions), queries.data_ptr(), decoder_weight.data_ptr(), _address(bias),
         class_embeddings.data_ptr(), *class_embeddings.shape, scale, _SIMILARITY[similarity], _ORDER[order],
         grad_scores.data_ptr(), attention.data_ptr(), values.data_ptr(),
-        *(g.data_ptr() for g in grads), _threads(regions.numel() * queries.shape[0]),
+        *(g.data_ptr() for g in grads), threads_for(regions.numel() * queries.shape[0]),
     )  # fmt: skip
     return grads[0], grads[1], grads[2], grads[3], grads[4]
 
 
-def _module() -> ModuleType:
+def loaded_module() -> ModuleType:
     module = _load()[0]
     if module is None:
         raise RuntimeError("; ".join(missing()))
     return module
 
 
-def _threads(multiply_adds: int) -> int:
+def threads_for(multiply_adds: int) -> int:
     """As many threads as PyTorch, but none for less than about ten microseconds of work: waking it takes longer."""
     return max(1, min(torch.get_num_threads(), multiply_adds // 1_000_000))
 
@@ -233,16 +239,16 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _empty_large(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """As `torch.empty`, but tensors of 8 MiB and more get memory that is used again when the tensor is freed.
+def empty_large(shape: tuple[int, ...], dtype: torch.dtype, least: int = _LARGE) -> Tensor:
+    """As `torch.empty`, but tensors of `least` bytes and more get memory that is used again when the tensor is freed.
 
     The system's allocator returns new pages for every large tensor. Clearing these pages took four times as long as
     computing the attended features of a batch.
     """
     numbers = math.prod(shape)
-    if numbers * dtype.itemsize < _LARGE:
+    if numbers * dtype.itemsize < least:
         return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(_module().Memory(numbers * dtype.itemsize), dtype=dtype).view(shape)
+    return torch.frombuffer(loaded_module().Memory(numbers * dtype.itemsize), dtype=dtype).view(shape)
 
 
 def _empty_grads(inputs: tuple[Tensor | None, ...], needs: list[bool]) -> list[Tensor]:

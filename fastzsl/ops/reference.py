@@ -1,7 +1,8 @@
-"""Both ops in the shortest correct PyTorch, for any dtype. Every backend is compared with these functions."""
+"""The ops in the shortest correct PyTorch, for any dtype. Every backend is compared with these functions."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -53,3 +54,29 @@ def attended_scores(
     if similarity == "cosine":
         decoded, class_embeddings = F.normalize(decoded, dim=-1), F.normalize(class_embeddings, dim=-1)
     return (decoded * class_embeddings).sum(-1)
+
+
+def prepare_regions(
+    stored: Tensor,
+    *,
+    images: Tensor | None = None,
+    kept: Tensor | None = None,
+    power: float = 1.0,
+    factor: float | Tensor = 1.0,
+) -> Tensor:
+    """Regions of stored features: factor · sign(x) |x|^power, in the dtype of `stored`.
+
+    Args:
+        stored: (N, S, d).
+        images: (B,) int64, None for all in order.
+        kept: (B, T) int64 regions of each image, None for all in order.
+        power: exponent on the absolute values.
+        factor: number, tensor of one number, or (B, 1, d).
+
+    Returns:
+        regions (B, T, d).
+    """
+    x = stored if images is None else stored[images]
+    if kept is not None:
+        x = x[torch.arange(len(x), device=x.device)[:, None], kept]
+    return factor * x.sign() * x.abs() ** power

@@ -60,6 +60,8 @@ def slower(call: Call) -> str | None:
     """A reason for "auto" to prefer plain PyTorch, or None. No crossover has been measured on a GPU yet."""
     if _interpreted():
         return "Triton's interpreter is for tests"
+    if call.op == "prepare_regions":
+        return None
     if call.dtype == torch.float32 and not _tf32():
         return "float32 without TF32 uses no tensor cores, and cuBLAS has the better kernels for that"
     return None

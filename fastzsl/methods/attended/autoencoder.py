@@ -15,7 +15,7 @@ from fastzsl.methods.attended.encoder import SemanticEncoder
 from fastzsl.methods.engines.normalisation import Normalisation, fit_columns, span
 from fastzsl.methods.engines.parts import BatchPart
 from fastzsl.methods.method import ClassSet, Model, Scorer
-from fastzsl.ops import attended_scores
+from fastzsl.ops import attended_scores, prepare_regions
 
 
 class AttendedAutoencoder(Model):
@@ -100,7 +100,8 @@ class AttendedAutoencoder(Model):
             regions: (B, T, d) of training images, or (N, d).
             seen_embeddings: (C_s, m).
         """
-        self.feature_scale = self._compress(regions.float()).square().sum(-1).mean().rsqrt()
+        compressed = prepare_regions(regions.reshape(1, -1, regions.shape[-1]), power=self.feature_power)
+        self.feature_scale = compressed.square().sum(-1).mean().rsqrt()
         self.embedding_shift, self.embedding_factor = fit_columns(
             seen_embeddings, self.embedding_normalisation
         )
@@ -157,32 +158,30 @@ class AttendedAutoencoder(Model):
             inputs = self.backbone(inputs)
         regions = as_regions(inputs)
         if not self.training:
-            return self._compress(regions.to(self.feature_scale.dtype), self.feature_scale)
+            return self._prepare(regions, None, self.feature_scale)
         part = part or BatchPart(slice(None), len(regions))
-        rows, whole = part.rows, part.whole
-        factor = self.feature_scale
-        if self.region_dropout:  # first, so that dropped regions are not compressed
-            regions = self._hide_regions(regions, rows, whole)
-        if self.feature_dropout:
-            channels = factor.new_ones(whole, 1, regions.shape[2])
-            factor = factor * F.dropout(channels, self.feature_dropout, training=True)[rows]
-        return self._compress(regions.to(self.feature_scale.dtype), factor)
+        kept = self._kept_regions(regions, part) if self.region_dropout else None
+        return self._prepare(regions, kept, self._channel_factor(regions, part))
 
-    def _compress(self, regions: Tensor, factor: Tensor | float = 1.0) -> Tensor:
-        """factor · sign(x) |x|^feature_power, with a finite slope at 0 for training the backbone."""
-        if self.feature_power == 1:
-            return regions * factor
-        if regions.requires_grad:
-            return regions * (regions.abs() + 1e-6) ** (self.feature_power - 1) * factor
-        # Frozen features use one buffer: to allocate an array of this size takes longer than to compute it.
-        return regions.abs().add_(1e-6).pow_(self.feature_power - 1).mul_(regions).mul_(factor)
+    def _prepare(self, regions: Tensor, kept: Tensor | None, factor: Tensor) -> Tensor:
+        return prepare_regions(
+            regions, kept=kept, power=self.feature_power, factor=factor, dtype=self.feature_scale.dtype,
+            backend=self.dense_attention.backend,
+        )  # fmt: skip
 
-    def _hide_regions(self, regions: Tensor, rows: slice, whole: int) -> Tensor:
-        """A random part of every image's regions, unchanged. (B, T, d) -> (B, T', d)."""
+    def _kept_regions(self, regions: Tensor, part: BatchPart) -> Tensor:
+        """A random part of every image's regions, (B, T')."""
         T = regions.shape[1]
         kept = max(1, round((1 - self.region_dropout) * T))
-        chosen = torch.rand(whole, T, device=regions.device)[rows].topk(kept, dim=1).indices
-        return regions[torch.arange(len(regions), device=regions.device)[:, None], chosen]
+        return torch.rand(part.whole, T, device=regions.device)[part.rows].topk(kept, dim=1).indices
+
+    def _channel_factor(self, regions: Tensor, part: BatchPart) -> Tensor:
+        """The scale, with a random part of every image's channels zero and the others larger in return, (B, 1, d)."""
+        if not self.feature_dropout:
+            return self.feature_scale
+        channels = self.feature_scale.new_empty(part.whole, 1, regions.shape[2])
+        alive = channels.bernoulli_(1 - self.feature_dropout)[part.rows]
+        return alive * (self.feature_scale / (1 - self.feature_dropout))
 
     def forward(self, inputs: Tensor, class_embeddings: Tensor) -> Tensor:
         """Scores s(h_d(x~^c), k^c) of every image and class, equation 8's argument.
