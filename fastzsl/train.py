@@ -31,6 +31,7 @@ from fastzsl.protocol.scoring import test_scores
 from fastzsl.protocol.selection import choose_epochs
 from fastzsl.protocol.trials import Trial, TrialTable
 from fastzsl.protocol.workers import run_trials
+from fastzsl.report.class_files import write_class_files
 from fastzsl.report.environment import environment
 from fastzsl.report.results import results_table
 from fastzsl.report.run import write_run_report
@@ -220,6 +221,7 @@ def _report(
     hits = where.hits if where else None
     record = {**results.as_dict(), "attention_on_object": hits, "held_out": held_out, **chosen_on}
     run.save_json(run.results, record)
+    write_class_files(run.path, data, scores, gamma)
     write_run_report(run, model, data, settings, scores, results, where, chosen_on, environment())
     print_table(results_table(results, where, data, held_out), console)
     console.print(f"run folder: {run.path}")

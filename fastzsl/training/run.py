@@ -26,6 +26,7 @@ class RunFolder:
 
     config.yaml, metrics.jsonl, TensorBoard events, checkpoint.pt, gamma.json, trials (where epochs are chosen),
     model.safetensors, classes.csv, descriptions.json (where texts describe the classes), data.json, results.json,
+    predictions.csv, accuracy.csv, confusion.csv,
     attention.png, accuracy.png, report.html.
     """
 

@@ -168,7 +168,7 @@ def _class_column(path: Path, header: list[str], rows: list[Row], known: Sequenc
     """The column that names most of the known classes, or has a usual header, or is the only one of words."""
     wanted = {plain_name(name) for name in known}
     usual = [plain_name(title) in CLASS_HEADERS for title in header]
-    hits = [len({plain_name(row[i]) for row in rows} & wanted) for i in range(len(header))]
+    hits = [len({plain_name(row[i]) for row in rows} & wanted) if wanted else 0 for i in range(len(header))]
     best = max(range(len(header)), key=lambda i: (hits[i], usual[i], -i))
     if hits[best] or usual[best]:
         return best
