@@ -7,6 +7,7 @@ classes at random.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -47,8 +48,9 @@ def ranking_gradient(
 class RankingMethod(ScaledMethod):
     """Settings and training that ALE, SJE and DeViSE share; their own docstrings explain the settings.
 
-    Scores of the training classes are X W A'. W starts as W0, and all its changes are in the span of A's rows. So the
-    training updates V (d, C_s) with W = W0 + V A instead of W, which needs fewer multiplications.
+    Scores of the training classes are X P with the prototypes P = W A', (d, C_s). A step changes W by X' D A, where D
+    (N, C_s) has the derivatives of the batch's images and is zero elsewhere. So the training updates P by X' (D A A')
+    and adds D to the coefficients B; W = W0 + X' B A is computed once, at the end.
     """
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -83,29 +85,28 @@ class RankingMethod(ScaledMethod):
         start = torch.randn(model.weight.shape, generator=generator).to(model.weight)
         start *= self.init_scale * model.weight.shape[0] ** -0.5
         name = f"{self.name} {self._path()} {context.seed} on {context.device}"
-        shorter: dict[int, Tensor] = problem.cached(name, dict) if context.checkpoint is None else {}
-        state = self.descend(data, start, context, shorter)
-        model.weight = start + state @ data.descriptions
+        shorter: dict[int, _State] = problem.cached(name, dict) if context.checkpoint is None else {}
+        coefficients = self.descend(data, start, context, shorter)
+        model.weight = start + (data.features.mT @ coefficients) @ data.descriptions
 
     def descend(
-        self, data: TrainingData, start: Tensor, context: Context, shorter: dict[int, Tensor]
+        self, data: TrainingData, start: Tensor, context: Context, shorter: dict[int, _State]
     ) -> Tensor:
-        """V (d, C_s) after `epochs` epochs of gradient descent on the mean loss of a batch at a constant rate.
+        """B (N, C_s) after `epochs` epochs of gradient descent on the mean loss of a batch at a constant rate.
 
         Args:
             data: training data.
             start: W0 (d, m).
-            shorter: epochs -> V of trainings that differ only in the number of epochs; this one is added. So a search
-                over epochs costs as much as its longest training.
+            shorter: epochs -> state of trainings that differ only in the number of epochs; this one is added. So a
+                search over epochs costs as much as its longest training.
         """
         kernel = data.descriptions @ data.descriptions.mT
-        state = _State(data.features.shape[1], len(kernel)).to(data.features)
+        state = _State(start @ data.descriptions.mT, len(data.labels))
         checkpoint = Checkpoint(context, {"state": state})
         done = checkpoint.restore()
         known = max((epoch for epoch in shorter if epoch <= self.epochs), default=0)
         if known > done:
-            done, state.moved = known, shorter[known].clone()
-        prototypes = start @ data.descriptions.mT + state.moved @ kernel
+            done, state = known, copy.deepcopy(shorter[known])
         lr = self.lr / float(data.features.square().sum(1).mean().clamp_min(1e-30))
         for epoch in range(done, self.epochs):
             total = torch.zeros((), device=kernel.device)
@@ -114,16 +115,16 @@ class RankingMethod(ScaledMethod):
             ):
                 features = data.features[batch]
                 values, slopes = ranking_gradient(
-                    features @ prototypes, data.labels[batch], self.margin, self.loss
+                    features @ state.prototypes, data.labels[batch], self.margin, self.loss
                 )
-                step = features.mT @ (slopes * (-lr / len(batch)))
-                state.moved += step
-                prototypes += step @ kernel
+                slopes *= -lr / len(batch)
+                state.coefficients.index_add_(0, batch, slopes)
+                state.prototypes.addmm_(features.mT, slopes @ kernel)
                 total += values.sum()
             context.listener(epoch + 1, self.epochs, {"loss": float(total) / len(data.labels)})
             checkpoint.save(epoch + 1)
-        shorter[self.epochs] = state.moved.clone()
-        return state.moved
+        shorter[self.epochs] = copy.deepcopy(state)
+        return state.coefficients
 
     def _path(self) -> dict[str, Any]:
         """Everything that decides the steps, except their number."""
@@ -131,10 +132,12 @@ class RankingMethod(ScaledMethod):
 
 
 class _State(nn.Module):
-    """V (d, C_s), saved in a checkpoint."""
+    """Prototypes P (d, C_s) and coefficients B (N, C_s), saved in a checkpoint."""
 
-    moved: Tensor
+    prototypes: Tensor
+    coefficients: Tensor
 
-    def __init__(self, feature_dim: int, classes: int) -> None:
+    def __init__(self, prototypes: Tensor, images: int) -> None:
         super().__init__()
-        self.register_buffer("moved", torch.zeros(feature_dim, classes))
+        self.register_buffer("prototypes", prototypes)
+        self.register_buffer("coefficients", prototypes.new_zeros(images, prototypes.shape[1]))
