@@ -107,6 +107,16 @@ class RelationObjective(nn.Module):
         return {"loss": part.weight * F.mse_loss(found, same)}
 
 
+def equal_pairs(labels: Tensor, batch_size: int) -> Tensor:
+    """The expected share of pairs of the same class, among the images of a batch and the classes present in it.
+
+    It is 1 over the expected number of classes in a batch; strictly between 0 and 1.
+    """
+    shares = labels.bincount().double() / len(labels)
+    present = (1 - (1 - shares) ** batch_size).sum()
+    return present.clamp_min(1.01).reciprocal()
+
+
 @register
 @dataclass(frozen=True)
 class RelationNet(Method):
@@ -118,10 +128,15 @@ class RelationNet(Method):
     the logits before the sigmoid, because the sigmoid rounds large logits to equal scores. The authors halve the
     learning rate after many thousand steps; here it is constant, and the number of epochs is chosen.
 
+    b_2 starts at the logit of the share of equal pairs in a batch, which is small. If r starts near 1/2, as with the
+    authors' initial weights, the first steps lower all outputs at once through every weight, and the training can stay
+    where all outputs are that share.
+
     Args:
         feature_norm: scaling of the features; the authors take them as they are.
         embedding_normalisation: of the class embeddings.
-        embedding_scale: factor on the normalised class embeddings. The authors' have entries up to 100.
+        embedding_scale: factor on the normalised class embeddings. The authors' have entries up to 100. If it is small,
+            g(a) is mostly the biases, and differs little between classes.
         class_hidden: hidden units of g; 1024 (AwA) and 1200 (CUB) are published.
         hidden: hidden units of the comparison; 400 (AwA) and 1200 (CUB) are published.
         epochs: passes over the training images; the authors take 200 000 to 500 000 batches.
@@ -131,23 +146,24 @@ class RelationNet(Method):
     """
 
     name: ClassVar[str] = "relation-net"
+    version: ClassVar[int] = 2
     label: ClassVar[str] = "Relation Net"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("none", "standard", "minmax"),
-        "embedding_scale": (1.0, 10.0, 100.0),
-        "lr": (3e-5, 3e-4, 1e-3),
-        "epochs": (30, 60, 200),
+        "embedding_scale": (10.0, 100.0, 400.0),
+        "lr": (3e-5, 1e-4, 3e-4),
+        "epochs": (12, 24, 60),
     }
-    budget: ClassVar[Mapping[str, Any]] = {"epochs": 30, "hidden": 400}
+    budget: ClassVar[Mapping[str, Any]] = {"hidden": 400}
 
     feature_norm: FeatureNorm = "standard"
     embedding_normalisation: Normalisation = "centre"
-    embedding_scale: float = 10.0
+    embedding_scale: float = 100.0
     class_hidden: int = 1200
     hidden: int = 1200
-    epochs: int = 60
+    epochs: int = 24
     batch_size: int = 32
-    lr: float = 3e-4
+    lr: float = 1e-4
     weight_decay: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -168,6 +184,8 @@ class RelationNet(Method):
     def fit(self, model: RelationModel, problem: Problem, context: Context) -> None:  # type: ignore[override]
         features, _, _ = model.fit_scales(problem, context)
         objective = RelationObjective(model, problem.seen_descriptions.to(context.device))
+        with torch.no_grad():
+            model.second.bias.fill_(torch.logit(equal_pairs(problem.labels, self.batch_size)))
         compared = [*model.first.parameters(), *model.second.parameters()]
         groups = [
             {"params": compared, "weight_decay": 0.0},

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from fastzsl.methods import relation_net
+from fastzsl.methods.context import Context
 from fastzsl.methods.engines.parts import BatchPart
-from fastzsl.methods.method import ClassSet
-from fastzsl.methods.relation_net import RelationModel, RelationNet, RelationObjective
+from fastzsl.methods.method import ClassSet, new_model
+from fastzsl.methods.problem import Problem
+from fastzsl.methods.relation_net import RelationModel, RelationNet, RelationObjective, equal_pairs
+from tests.methods.planted import planted
 
 D, M, C, B = 6, 4, 5, 8
 WHOLE = BatchPart(slice(None), B)
@@ -62,3 +66,24 @@ def test_it_memorises_a_few_images(seed: int) -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 1e-3
+
+
+def test_equal_pairs_is_one_over_the_mean_number_of_classes_in_a_batch(seed: int) -> None:
+    labels = torch.arange(7).repeat_interleave(torch.arange(1, 8))
+    draws = labels[torch.randint(len(labels), (4000, 5))]
+    present = torch.tensor([len(draw.unique()) for draw in draws]).double()
+    error = present.std() / len(draws) ** 0.5
+    assert abs(1 / equal_pairs(labels, 5) - present.mean()) < 6 * error
+    assert 0 < equal_pairs(torch.zeros(4, dtype=torch.long), 3) < 1, "the logit is finite with a single class"
+
+
+@pytest.mark.parametrize("start", range(3))
+def test_training_does_not_stay_where_all_outputs_are_alike(start: int) -> None:
+    """Three epochs; the best constant output has the loss share · (1 - share)."""
+    problem = Problem(planted(start, classes=80, images=20, feature_dim=96, embedding_dim=64))
+    method = RelationNet(class_hidden=256, hidden=256, epochs=3, lr=1e-3)
+    losses: list[float] = []
+    found = new_model(method, problem.feature_dim, problem.embedding_dim, start)
+    method.fit(found, problem, Context(seed=start, listener=lambda step, total, f: losses.append(f["loss"])))
+    share = float(equal_pairs(problem.labels, method.batch_size))
+    assert sum(losses[-32:]) / 32 < 0.5 * share * (1 - share)
