@@ -16,6 +16,7 @@ from PIL import Image
 import fastzsl.eval
 import fastzsl.info
 import fastzsl.train
+from fastzsl.command.exits import exits_with_message
 
 SMALL = ["--epochs", "2", "--hidden", "16", "--batch-size", "8", "--gamma-folds", "1", "--dataset", "folder"]
 
@@ -263,3 +264,17 @@ def test_epochs_are_chosen_on_held_out_classes_once_and_the_run_says_so(
     )
     line = refused(capsys, train, root, tmp_path / "none", "--choose-epochs", "2", "0")
     assert "wanted numbers above 0" in line
+
+
+@pytest.mark.parametrize("words", ["can't start new thread", "[enforce fail] can't allocate memory: 9 bytes"])
+def test_errors_that_mean_too_little_memory_are_one_line(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @exits_with_message
+    def fails() -> None:
+        raise RuntimeError(words)
+
+    with pytest.raises(SystemExit) as stop:
+        fails()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("fastzsl: error: not enough memory")

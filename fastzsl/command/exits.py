@@ -15,6 +15,9 @@ from fastzsl.errors import UserError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
+"""What errors of PyTorch and Python say where memory is missing; a thread needs memory for its stack."""
+
 
 def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate an entry point: a `UserError` or a full disk becomes one line on stderr and exit code 2.
@@ -44,7 +47,7 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
             print("\nfastzsl: interrupted; what was already written is kept", file=sys.stderr)
             raise SystemExit(130) from None
         except RuntimeError as error:
-            if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            if not any(words in str(error) for words in NO_MEMORY):
                 processes.let_others_speak(1)
                 raise
             message = "not enough memory; smaller sizes (--hidden, --batch-size) need less"
