@@ -136,7 +136,7 @@ def _fit(
 ) -> Model:
     start = last_step(run.checkpoint)
     task = progress.add_task("training", total=None, completed=start)
-    log = MetricsLog(run, start) if fabric.is_global_zero else None
+    log = MetricsLog(run, settings, start) if fabric.is_global_zero else None
     began, waited = time.perf_counter(), 0.0
 
     def listener(step: int, total: int, figures: Mapping[str, float]) -> None:

@@ -14,6 +14,7 @@ from fastzsl.data.formats.folder import FolderImages
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone, check_backbone, load_backbone
 from fastzsl.ops.dispatch import check_backend
+from fastzsl.training.loggers import check_logger
 from fastzsl.training.settings import DataSettings, FeatureSettings, Settings
 
 
@@ -25,6 +26,7 @@ def check_names(settings: Settings) -> None:
     """
     data, features = settings.data, settings.features
     check_backbone(features.backbone)
+    check_logger(settings.run.logger)
     check_backend(getattr(settings.method, "backend", "auto"))
     for flag, folder in (("--root", data.root), ("--images", data.images)):
         if folder is not None and not folder.is_dir():

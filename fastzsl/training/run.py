@@ -18,6 +18,7 @@ from fastzsl.errors import UserError
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.files.tensors import load_tensors, save_tensors
 from fastzsl.text.described import RECORD_OF_RUN, read_record
+from fastzsl.training.loggers import open_log
 from fastzsl.training.settings import Settings, load_settings, save_settings
 
 
@@ -199,28 +200,26 @@ def _finite(number: float) -> bool:
 
 
 class MetricsLog:
-    """metrics.jsonl with one line for each step, and the same values in TensorBoard.
+    """metrics.jsonl with one line for each step, and the same values in the log of the settings.
 
     Args:
         folder: the run.
+        settings: of the run.
         last_step: lines of later steps are removed; a run that was stopped after its last checkpoint wrote them.
     """
 
-    def __init__(self, folder: RunFolder, last_step: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: RunFolder, settings: Settings, last_step: int = 0) -> None:
         write_text_atomically(folder.metrics, "".join(_lines_until(folder.metrics, last_step)))
         self._file = open(folder.metrics, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
-        self._writer = SummaryWriter(str(folder.path), purge_step=last_step + 1)
+        self._log = open_log(settings.run.logger, folder.path, last_step, settings.decisive())
 
     def __call__(self, step: int, figures: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
-        for name, value in figures.items():
-            self._writer.add_scalar(name, value, step)
+        self._log.log(step, figures)
 
     def close(self) -> None:
         self._file.close()
-        self._writer.close()
+        self._log.close()
 
 
 def _lines_until(metrics: Path, last_step: int) -> list[str]:

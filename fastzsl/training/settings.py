@@ -111,6 +111,8 @@ class RunSettings:
         seed: decides initial weights, order of the images and held-out classes.
         out: run folder; default runs/<dataset>.
         resume: continue the run in the run folder, or start it if there is none.
+        logger: where the figures of the training go beside metrics.jsonl: "tensorboard", "wandb" (Weights & Biases) or
+            "mlflow".
         checkpoint_steps: a checkpoint is written after every epoch, and after this many steps within one.
         accelerator: "auto", "cpu", "cuda" or "mps".
         devices: number of devices.
@@ -120,6 +122,7 @@ class RunSettings:
     seed: int = 0
     out: Path | None = None
     resume: bool = False
+    logger: Literal["tensorboard", "wandb", "mlflow"] = "tensorboard"
     checkpoint_steps: int = 500
     accelerator: str = "auto"
     devices: int = 1
@@ -197,7 +200,7 @@ class Settings:
         for group in fields(self):
             own = getattr(self, group.name)
             values |= {f.name: _plain(getattr(own, f.name)) for f in fields(own)}
-        return {k: v for k, v in values.items() if k not in ("out", "resume", "checkpoint_steps")}
+        return {k: v for k, v in values.items() if k not in ("out", "resume", "logger", "checkpoint_steps")}
 
     def with_absolute_paths(self) -> Settings:
         """The same with absolute paths of the data, so that the run can be opened from another folder."""
