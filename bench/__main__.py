@@ -13,16 +13,21 @@ import torch
 
 from bench.cases import CASES, contestants, inputs_of, truth_of
 from bench.crossover import crossover
+from bench.job import whole_job
 from bench.machine import conditions
 from bench.many_classes import many_classes
 from bench.measure import check, interleaved
 from bench.report import store
+from bench.step import STEPS, measure
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "words", nargs="*", help='words of a case\'s name, "memory" or "crossover"; none: everything'
+        "words",
+        nargs="*",
+        help='words of the name of a case or step ("training step": all steps), memory, crossover, or job (the whole '
+        "command, some minutes); none: all but the job",
     )
     parser.add_argument("--seconds", type=float, default=12.0, help="time for each case, after its check")
     parser.add_argument(
@@ -60,10 +65,17 @@ def main() -> None:
             print(
                 f"{case.name:60} {name:32} {1e3 * seconds:9.3f} ms  {seconds / times['native']:6.2f}x  {share:6.1%}"
             )
+    for step in STEPS:
+        if options.warm or not all(word in step.name.replace(",", "").split() for word in options.words):
+            continue
+        value = measure(step, clock, options.seconds, compiled=not options.plain)
+        print(f"kept in {store(step.name, value, conditions(options.shared))}")
+    if not options.warm and options.words == ["job"]:
+        store("whole job", whole_job(compiled=not options.plain), conditions(shared=False))
     if not options.warm and options.words in ([], ["memory"]):
         store("memory", many_classes(), conditions(shared=False))
     if not options.warm and options.words in ([], ["crossover"]):
-        store("crossover", crossover(), conditions(shared=False))
+        store("crossover", crossover(clock=clock), conditions(options.shared))
 
 
 if __name__ == "__main__":

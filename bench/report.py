@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases import CASES, Case
+from bench.crossover import NOISE, slower_cells
 from bench.machine import Facts, machine, slug
 from bench.rivals import NAIVE
+from bench.step import STEPS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -17,7 +19,7 @@ def store(key: str, value: Any, measured: Facts) -> Path:
     """Save one result of this machine, write its table again and return where; other machines' files are unchanged.
 
     Args:
-        key: name of the case, "memory" or "crossover".
+        key: name of the case or the step, "whole job", "memory" or "crossover".
         value: the measured value.
         measured: `bench.machine.conditions` of this measurement.
 
@@ -78,6 +80,9 @@ def markdown(kept: dict[str, Any]) -> str:
     for case in CASES:
         if case.name in results:
             lines += _case(case, results[case.name])
+    lines += _steps(results)
+    if "whole job" in results:
+        lines += _job(results["whole job"])
     if "memory" in results:
         lines += _memory(results["memory"])
     if "crossover" in results:
@@ -141,11 +146,55 @@ def _case(case: Case, result: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def _steps(results: dict[str, Any]) -> list[str]:
+    found = [step for step in STEPS if step.name in results]
+    if not found:
+        return []
+    lines = [
+        "## Training step",
+        "",
+        "Loss, backward pass and AdamW from stored float16 features, batch 64, region dropout 0.5: milliseconds,",
+        "and in brackets the time over native's. Eager is the same model on plain PyTorch with our algebra;",
+        "naive attends, then decodes.",
+        "",
+    ]
+    names = list(dict.fromkeys(name for step in found for name in results[step.name]["value"]["times"]))
+    lines += ["| step | " + " | ".join(names) + " | measured |", "|---" * (len(names) + 2) + "|"]
+    for step in found:
+        times = results[step.name]["value"]["times"]
+        numbers = [
+            f"{1e3 * times[name]:.1f} ({times[name] / times['native']:.2f})" if name in times else ""
+            for name in names
+        ]
+        shapes = (
+            f"{step.name.removeprefix('training step, ')} (d {step.d}, m {step.m}, C {step.seen}, T {step.T})"
+        )
+        lines.append(
+            f"| {shapes} | " + " | ".join(numbers) + f" | {results[step.name]['measured']['date']} |"
+        )
+    return [*lines, ""]
+
+
+def _job(result: dict[str, Any]) -> list[str]:
+    lines = [
+        "## The whole command `python -m fastzsl.train`",
+        "",
+        _measured(result),
+        "",
+        "| | seconds |",
+        "|---|---|",
+    ]
+    lines += [f"| {name} | {row['seconds']:.1f} |" for name, row in result["value"].items()]
+    return [*lines, ""]
+
+
 def _memory(result: dict[str, Any]) -> list[str]:
     lines = [
         "## 21,841 classes, m=500, B=16: resident memory beside the inputs",
         "",
         _measured(result),
+        "",
+        "With the backward pass the gradients count as inputs; growth is over all steps of one process.",
         "",
         "| similarity | inputs, MB | growth, MB | growth over inputs (below 2) | seconds |",
         "|---|---|---|---|---|",
@@ -158,18 +207,31 @@ def _memory(result: dict[str, Any]) -> list[str]:
 
 
 def _crossover(result: dict[str, Any]) -> list[str]:
+    """The rows of older files are forward only and have no ratio of `auto`."""
     rows = result["value"]
     lines = [
         "## Where eager is as fast",
         "",
-        "Eager's time over native's (above 1: native is faster), forward, T=49, m=85.",
+        "Eager's time over native's (above 1: native is faster), T=49, m=85.",
+        "In brackets eager's time over that of `auto`, where measured.",
         _measured(result),
     ]
-    for op in dict.fromkeys(row["op"] for row in rows):
-        classes = sorted({row["C"] for row in rows})
-        lines += ["", f"`{op}`", "", "| d | B | " + " | ".join(f"C={c}" for c in classes) + " |"]
+    slow = slower_cells(rows)
+    if any("auto" in row for row in rows):
+        lines.append(
+            f"`auto` is slower than eager by more than {1 - NOISE:.0%} in {len(slow)} of {len(rows)} cells."
+        )
+    for op, which in dict.fromkeys((row["op"], row.get("gradients", "none")) for row in rows):
+        own = [row for row in rows if (row["op"], row.get("gradients", "none")) == (op, which)]
+        classes = sorted({row["C"] for row in own})
+        passes = "forward" if which == "none" else f"forward + backward, gradients of {which}"
+        lines += ["", f"`{op}`, {passes}", "", "| d | B | " + " | ".join(f"C={c}" for c in classes) + " |"]
         lines.append("|---|---" + "|---" * len(classes) + "|")
-        for d, B in sorted({(row["d"], row["B"]) for row in rows}):
-            cells = {row["C"]: row["ratio"] for row in rows if (row["op"], row["d"], row["B"]) == (op, d, B)}
-            lines.append(f"| {d} | {B} | " + " | ".join(f"{cells[c]:.2f}" for c in classes) + " |")
+        for d, B in sorted({(row["d"], row["B"]) for row in own}):
+            cells = {row["C"]: _cell(row) for row in own if (row["d"], row["B"]) == (d, B)}
+            lines.append(f"| {d} | {B} | " + " | ".join(cells[c] for c in classes) + " |")
     return [*lines, ""]
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{row['ratio']:.2f}" + (f" ({row['auto']:.2f})" if "auto" in row else "")
