@@ -24,6 +24,7 @@ from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
 from fastzsl.ops import dense_attention
+from fastzsl.ops.stacked import products
 
 MARGIN = 1.0
 """What the self-calibration adds to the unseen classes' scores."""
@@ -101,8 +102,8 @@ class DazleModel(Model):
             F.normalize(regions.to(self.value.dtype), dim=-1), self._rows(self.query),
             scale=self.attention_scale, backend=self.backend,
         )  # fmt: skip
-        value = torch.einsum("bnd,nd->bn", attended, self._rows(self.value))
-        gate = torch.einsum("bnd,nd->bn", attended, self._rows(self.gate)).sigmoid()
+        value, gate = products(attended, torch.stack([self._rows(self.value), self._rows(self.gate)]))
+        gate = gate.sigmoid()
         return gate * value, gate
 
     def classifier(self, classes: ClassSet) -> Scorer:

@@ -10,6 +10,7 @@ from fastzsl.ops import eager, kernel_ops
 from fastzsl.ops.autograd import AttendedScores, DenseAttention
 from fastzsl.ops.checks import cast_for_autocast
 from fastzsl.ops.choice import choose
+from fastzsl.ops.stacked import is_stacked, stacked_scores
 
 
 @overload
@@ -45,6 +46,15 @@ def dense_attention(
 
         attention = (scale * queries @ regions.mT).softmax(-1)
         attended = attention @ regions
+
+    What this op leaves out, and what to use for it (docs/drop-in.md shows each):
+
+    - keys and values that are linear in the regions: move the matrices to the queries and behind the attention;
+    - a temperature of each class: `queries * t[:, None]`;
+    - heads: one call for each slice of d;
+    - a mask or a bias of the regions (B, T): one more column of `regions`, and ones in `queries`;
+    - queries of each image, values from elsewhere, a bias (B, C, T), dropout of the attention:
+      `torch.nn.functional.scaled_dot_product_attention`.
 
     Args:
         regions: X (B, T, d), T ≥ 1, any strides; a conv map (B, d, h, w) is `map.flatten(2).mT`.
@@ -100,18 +110,21 @@ def attended_scores(
         decoded = F.linear(dense_attention(regions, queries, scale=scale), decoder_weight, decoder_bias)
         scores = (decoded * class_embeddings).sum(-1)           # "cosine": both normalised first
 
+    Several scores under one attention, as DAZLE's value and gate of each attribute, are one call, which computes the
+    attention once: stack G decoders, G tables of embeddings, or both; the scores are then (G, B, C).
+
     Args:
         regions: X (B, T, d), T ≥ 1, any strides.
         queries: H (C, d).
-        decoder_weight: W (m, d) of h_d.
-        decoder_bias: b (m,) or None.
-        class_embeddings: K (C, m).
+        decoder_weight: W (m, d) of h_d, or stacked (G, m, d).
+        decoder_bias: b (m,) or None; (G, m) beside stacked decoders.
+        class_embeddings: K (C, m), or stacked (G, C, m).
         similarity: "cosine" (norms clamped at 1e-12) or "dot".
         scale: factor on the logits before the softmax; a tensor of one number gets its gradient.
         backend: "auto", "eager", "native" or "triton"; see `backends()`.
 
     Returns:
-        scores (B, C), in the inputs' dtype.
+        scores (B, C), in the inputs' dtype; (G, B, C) where decoders or embeddings are stacked.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, naming the argument.
@@ -121,6 +134,11 @@ def attended_scores(
     >>> attended_scores(torch.zeros(2, 49, 64), torch.zeros(10, 64), W, None, K).shape
     torch.Size([2, 10])
     """
+    if is_stacked(decoder_weight, class_embeddings):
+        return stacked_scores(
+            dense_attention, regions, queries, decoder_weight, decoder_bias, class_embeddings,
+            similarity, scale, backend,
+        )  # fmt: skip
     inputs = cast_for_autocast(regions, queries, decoder_weight, decoder_bias, class_embeddings)
     name, order, needs_grad = choose("attended_scores", inputs, scale, similarity, backend)
     if name == "eager":
