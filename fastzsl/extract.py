@@ -20,6 +20,7 @@ from fastzsl.data.formats.hdf5 import dataset_arrays
 from fastzsl.data.formats.xlsa17 import KNOWN, original_attributes
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import load_backbone
+from fastzsl.features.engines import Engine, choose_engine
 from fastzsl.features.sharded_extraction import extract_share
 from fastzsl.features.writer import partial_path
 
@@ -47,6 +48,8 @@ class Settings:
         backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
         image_size: side of the square images that the backbone gets, in pixels; default: that of its weights. Twice
             the side gives four times the regions.
+        engine: "openvino" is 2 to 3 times as fast as "torch" on the CPU and needs `pip install 'fastzsl[openvino]'`;
+            "auto" uses it if it is installed.
         precision: type in which the backbone computes; bfloat16 is faster if the processor has units for it, and
             changes the features by a few percent.
         dtype: type of the stored features; the papers' own programs do not convert them and need float32.
@@ -67,6 +70,7 @@ class Settings:
     backbone: str = "efficientnet_lite0"
     backbone_weights: str | None = None
     image_size: int | None = None
+    engine: Engine = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     dtype: Literal["float16", "float32"] = "float16"
     batch_size: int = 32
@@ -101,6 +105,8 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
     backbone = load_backbone(settings.backbone, settings.backbone_weights, settings.image_size)
     if settings.precision == "bfloat16":
         backbone.trunk.to(torch.bfloat16)
+    device = _device(settings.device)
+    backbone.engine = choose_engine(settings.engine, device, next(backbone.trunk.parameters()).dtype)
     original = None
     if settings.dataset in KNOWN and settings.root is not None:
         original = original_attributes(settings.dataset, settings.root)
@@ -130,7 +136,7 @@ def extract(settings: Settings, console: Console | None = None) -> Path:
             dtype=settings.dtype,
             arrays=dataset_arrays(data, original, vectors),
             batch_size=settings.batch_size,
-            device=_device(settings.device),
+            device=device,
             progress=hear,
         )
         progress.update(task, completed=len(data.images))

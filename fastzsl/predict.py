@@ -22,6 +22,7 @@ from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
 from fastzsl.data.formats.folder import read_image
 from fastzsl.errors import UserError
+from fastzsl.features.engines import Engine
 from fastzsl.prediction.classes import OWN, CandidateClasses
 from fastzsl.prediction.images import list_images
 from fastzsl.prediction.recogniser import Prediction, Recogniser, load
@@ -67,6 +68,8 @@ class Settings:
         accelerator: "auto", "cpu", "cuda" or "mps"; default: as the run was trained.
         backbone: the backbone that made the features, for a run trained on a file of features.
         backbone_weights: file with its weights, or "random".
+        engine: what computes the features: "torch", "openvino" (faster on a CPU; needs
+            `pip install 'fastzsl[openvino]'`), or "auto", which uses it if it is installed.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -85,6 +88,7 @@ class Settings:
     accelerator: str | None = None
     backbone: str | None = None
     backbone_weights: str | None = None
+    engine: Engine = "auto"
 
     def __post_init__(self) -> None:
         if self.describe and self.classes != "all":
@@ -117,6 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
         accelerator=settings.accelerator,
         backbone=settings.backbone,
         backbone_weights=settings.backbone_weights,
+        engine=settings.engine,
     )
     described = (
         recogniser.describe(texts_of(settings.describe), settings.describe_model)

@@ -27,8 +27,9 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cached features."""
+    """No test reads or writes the user's cached features; PyTorch computes them unless a test names an engine."""
     monkeypatch.setenv("FASTZSL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FASTZSL_ENGINE", "torch")
 
 
 @pytest.fixture

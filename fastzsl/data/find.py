@@ -16,6 +16,7 @@ from fastzsl.data.formats.shapes import shapes
 from fastzsl.data.formats.xlsa17 import KNOWN, xlsa17
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone
+from fastzsl.features.engines import Engine, choose_engine
 from fastzsl.features.extraction import Progress, cache_path, extract_features, feature_identity, load_cached
 
 
@@ -80,12 +81,14 @@ def with_features(
     backbone: Backbone,
     weights: str | None = None,
     *,
+    engine: Engine = "auto",
     device: torch.device | str = "cpu",
     progress: Progress = lambda images: None,
 ) -> ZeroShotDataset:
     """The data set with region features, read from the cache or extracted into it."""
     if data.images is None or data.regions is not None:
         return data
+    backbone.engine = choose_engine(engine, device, next(backbone.trunk.parameters()).dtype)
     path = cache_path(data.fingerprint, backbone, weights)
     if not path.exists():
         extract_features(

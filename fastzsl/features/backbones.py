@@ -11,7 +11,7 @@ import importlib
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,8 +36,11 @@ class Backbone(nn.Module):
         feature_dim: d.
         grid: (h, w).
         image_size: side of the square images that `preprocess` makes, in pixels.
+        engine: "torch" or "openvino", which computes the features when the backbone is not trained, see
+            `fastzsl.features.engines`.
     """
 
+    engine: Literal["torch", "openvino"] = "torch"
     mean: Tensor
     std: Tensor
 

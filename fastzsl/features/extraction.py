@@ -14,6 +14,7 @@ from torch import Tensor
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone
 from fastzsl.features.cache import cache_folder
+from fastzsl.features.engines import frozen
 from fastzsl.features.opening import open_regions
 from fastzsl.features.sources import ImageSource, RegionSource
 from fastzsl.features.throughput import in_batches
@@ -47,7 +48,7 @@ def extract_features(
 
     Args:
         images: the images.
-        backbone: computes the features, in the type of its trunk.
+        backbone: computes the features, with its engine and in the type of its trunk.
         path: the file to make.
         fingerprint, weights: identify the images and the backbone's weights; an unfinished file is continued only
             if they are the same.
@@ -58,19 +59,19 @@ def extract_features(
         progress: called after every batch, and at the start with the number of images that an earlier run did.
 
     Raises:
-        UserError: an image cannot be read (the file is named), features are not finite, or another file has the
-            same path.
+        UserError: an image cannot be read (the file is named), features are not finite, another file has the
+            same path, or the engine cannot run the backbone.
     """
-    backbone = backbone.to(device)
+    maps_of = frozen(backbone.to(device))
     side = backbone.image_size
 
     def read(index: int) -> tuple[None, Tensor]:
         return None, backbone.preprocess(images.image(index))
 
     def work(pixels: Tensor) -> np.ndarray:
-        return backbone(pixels).float().cpu().numpy()
+        return maps_of(pixels).float().cpu().numpy()
 
-    probe = backbone(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
+    probe = maps_of(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
     identity = feature_identity(backbone, fingerprint, weights)
     shape = (len(images), *map(int, probe.shape[1:]))
     with FeatureWriter(path, shape, dtype, identity, arrays) as writer:  # type: ignore[arg-type]
@@ -93,6 +94,7 @@ def feature_identity(backbone: Backbone, fingerprint: str, weights: str | None) 
         "backbone": backbone.name,
         "weights": weights_name(weights),
         "image_size": backbone.image_size,
+        "engine": backbone.engine,
         "precision": str(next(backbone.trunk.parameters()).dtype).removeprefix("torch."),
     }
 
@@ -114,8 +116,8 @@ def cache_path(fingerprint: str, backbone: Backbone, weights: str | None) -> Pat
     identity = feature_identity(backbone, fingerprint, weights)
     own = f"-{identity['weights']}" if weights else ""
     kind = "" if identity["precision"] == "float32" else f"-{identity['precision']}"
-    name = f"{fingerprint}-{backbone.name.replace('/', '_')}{own}-{backbone.image_size}{kind}.h5"
-    return cache_folder() / name
+    model = f"{backbone.name.replace('/', '_')}{own}-{backbone.image_size}-{backbone.engine}{kind}"
+    return cache_folder() / f"{fingerprint}-{model}.h5"
 
 
 def load_cached(path: Path, count: int, identity: Mapping[str, str | int]) -> RegionSource:

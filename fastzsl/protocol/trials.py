@@ -14,6 +14,7 @@ import torch
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.data.held_out import HeldOutClasses, SeenClassesOnly
 from fastzsl.errors import UserError
+from fastzsl.features.engines import choose_engine
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.files.tensors import load_tensors, save_tensors
 from fastzsl.methods.context import Context
@@ -75,13 +76,16 @@ class Trial:
     def identity(self) -> dict[str, Any]:
         """All that decides the result."""
         features = self.source.features
+        made: dict[str, Any] = {
+            "backbone": features.backbone,
+            "weights": _weights_identity(features),
+            "image_size": features.image_size,
+        }
+        if self.source.data.features is None:  # they are extracted
+            made["engine"] = choose_engine(features.engine, "cpu")
         return {
             "data": self.data_identity,
-            "features": {
-                "backbone": features.backbone,
-                "weights": _weights_identity(features),
-                "image_size": features.image_size,
-            },
+            "features": made,
             **self.method.identity(),
             "seed": self.seed,
             "held_out": asdict(self.held_out) if self.held_out else None,

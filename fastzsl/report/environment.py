@@ -16,10 +16,21 @@ COSTS = {
     "native": "without it the CPU computes with PyTorch's own products, see the table in README.md",
     "triton": "without it nothing is lost on the CPU; on a GPU the ops run in plain PyTorch",
 }
-PACKAGES = ("torch", "torchvision", "triton", "timm", "numpy", "h5py", "lightning-fabric", "safetensors")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "openvino",
+    "triton",
+    "timm",
+    "numpy",
+    "h5py",
+    "lightning-fabric",
+    "safetensors",
+)
 VARIABLES = {
     "FASTZSL_BACKEND": "backend of the ops where the code says auto: auto, eager, native or triton",
     "FASTZSL_ISA": "instruction set of the native kernels",
+    "FASTZSL_ENGINE": "what computes features where --engine is auto: torch or openvino",
     "FASTZSL_CACHE": "folder of extracted features",
     "TRITON_INTERPRET": "1 runs the Triton kernels on the CPU in Triton's interpreter, for tests",
 }

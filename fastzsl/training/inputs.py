@@ -73,6 +73,7 @@ def load_features(
         data,
         open_backbone(feature_settings),
         feature_settings.backbone_weights,
+        engine=feature_settings.engine,
         device=device,
         progress=lambda images: progress.advance(task, images),
     )

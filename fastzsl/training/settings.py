@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+import torch
 import yaml
 
 from fastzsl.errors import UserError, first_line, nearest
+from fastzsl.features.engines import Engine, choose_engine
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.methods.attended.method import Attended
 from fastzsl.methods.catalogue import find_method
@@ -73,11 +75,14 @@ class FeatureSettings:
         backbone_weights: file with the backbone's weights, or "random"; default: the published ones.
         image_size: side in pixels of the square images that the backbone gets; default: that of its weights. Twice
             the side gives four times the regions.
+        engine: "openvino" is 2 to 3 times as fast as "torch" on the CPU and needs `pip install 'fastzsl[openvino]'`;
+            "auto" uses it if it is installed.
     """
 
     backbone: str = "efficientnet_lite0"
     backbone_weights: str | None = None
     image_size: int | None = None
+    engine: Engine = "auto"
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not 16 <= self.image_size <= 4096:
@@ -217,6 +222,18 @@ class Settings:
         if weights not in (None, "random"):
             features = replace(features, backbone_weights=str(Path(str(weights)).absolute()))
         return replace(self, data=replace(data, **paths), features=features)
+
+    def with_engine(self, device: torch.device) -> Settings:
+        """The same with the engine that "auto" means here, if features are extracted.
+
+        Raises:
+            UserError: an engine that cannot work on the device.
+        """
+        if self.data.features is not None or self.method.trains_backbone:
+            return self
+        return replace(
+            self, features=replace(self.features, engine=choose_engine(self.features.engine, device))
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -112,7 +112,8 @@ def test_killed_at_every_write_it_resumes_and_ends_right(
 
 def identity() -> dict[str, str | int]:
     return {
-        "pictures": "", "backbone": "tiny", "weights": "published", "image_size": 16, "precision": "float32",
+        "pictures": "", "backbone": "tiny", "weights": "published", "image_size": 16, "engine": "torch",
+        "precision": "float32",
     }  # fmt: skip
 
 
