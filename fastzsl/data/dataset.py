@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastzsl.errors import UserError
 from fastzsl.features.sources import ImageSource, RegionSource
+from fastzsl.features.views import draw_regions
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class ZeroShotDataset:
         fingerprint: changes whenever the images change, or the features that came with the data set. It does not
             depend on folders. The cached features are named after it.
         image_ids: (N,) index of each image in its source, of which this data set may be a part.
+        views: features of further views of the same images, see `fastzsl.features.views`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ZeroShotDataset:
     attribute_names: tuple[str, ...] = ()
     fingerprint: str = ""
     image_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    views: tuple[RegionSource, ...] = ()
     _identity: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -74,15 +77,25 @@ class ZeroShotDataset:
             object.__setattr__(self, "_identity", _identity(self))
         return self._identity
 
-    def read_regions(self, indices: Tensor) -> Tensor:
-        """Region features (B, T, d) of the images `indices` of this data set."""
+    def read_regions(self, indices: Tensor, view: int = 0) -> Tensor:
+        """Region features (B, T, d) of the images `indices` of this data set; view 0 is the whole image."""
+        return self._sources()[view].regions(self.image_ids[indices])
+
+    def draw_regions(self, indices: Tensor, draw: int) -> Tensor:
+        """As `read_regions`, each image in a view that is drawn at random from the number `draw`."""
+        sources = self._sources()
+        if len(sources) == 1:
+            return self.read_regions(indices)
+        return draw_regions(sources, self.image_ids[indices], len(sources[0]), draw)
+
+    def _sources(self) -> tuple[RegionSource, ...]:
         if self.regions is None:
             raise UserError(f"data set {self.name} has images but no region features yet; extract them first")
-        return self.regions.regions(self.image_ids[indices])
+        return (self.regions, *self.views)
 
-    def with_regions(self, regions: RegionSource) -> ZeroShotDataset:
-        """The same data set reading its features from `regions`, which covers the whole source."""
-        return replace(self, regions=regions)
+    def with_regions(self, regions: RegionSource, *views: RegionSource) -> ZeroShotDataset:
+        """The same data set reading its features from `regions` and `views`, which cover the whole source."""
+        return replace(self, regions=regions, views=views)
 
 
 def _identity(data: ZeroShotDataset) -> str:

@@ -18,6 +18,7 @@ from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone
 from fastzsl.features.engines import Engine, choose_engine
 from fastzsl.features.extraction import Progress, cache_path, extract_features, feature_identity, load_cached
+from fastzsl.features.views import VIEWS, Views
 
 
 class Sources(NamedTuple):
@@ -82,18 +83,33 @@ def with_features(
     weights: str | None = None,
     *,
     engine: Engine = "auto",
+    views: Views = "one",
     device: torch.device | str = "cpu",
     progress: Progress = lambda images: None,
 ) -> ZeroShotDataset:
-    """The data set with region features, read from the cache or extracted into it."""
+    """The data set with region features, read from the cache or extracted into it.
+
+    Args:
+        progress: hears of each image of each view.
+
+    Raises:
+        UserError: several views of a data set that comes with features, or a fault of the extraction.
+    """
     if data.images is None or data.regions is not None:
+        if views != "one":
+            raise UserError(f"--views {views} needs images; data set {data.name} comes with features")
         return data
     backbone.engine = choose_engine(engine, device, next(backbone.trunk.parameters()).dtype)
-    path = cache_path(data.fingerprint, backbone, weights)
-    if not path.exists():
-        extract_features(
-            data.images, backbone, path, fingerprint=data.fingerprint, weights=weights, device=device,
-            progress=progress,
-        )  # fmt: skip
-    identity = feature_identity(backbone, data.fingerprint, weights)
-    return data.with_regions(load_cached(path, len(data.images), identity))
+    sources = []
+    for view in VIEWS[views]:
+        path = cache_path(data.fingerprint, backbone, weights, view)
+        if path.exists():
+            progress(len(data.images))
+        else:
+            extract_features(
+                data.images, backbone, path, fingerprint=data.fingerprint, weights=weights, device=device,
+                progress=progress, view=view,
+            )  # fmt: skip
+        identity = feature_identity(backbone, data.fingerprint, weights, view)
+        sources.append(load_cached(path, len(data.images), identity))
+    return data.with_regions(*sources)

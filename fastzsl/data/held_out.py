@@ -60,6 +60,7 @@ class SeenClassesOnly:
         self._image_ids = allowed.clone()
         self._images = OnlyImages(data.images, allowed) if data.images is not None else None
         self._regions = OnlyRegions(data.regions, allowed) if data.regions is not None else None
+        self._views = tuple(OnlyRegions(view, allowed) for view in data.views)
         self._fingerprint = data.fingerprint
         self._attributes = data.attribute_names
         self._share = len(data.unseen) / data.num_classes or HELD_OUT_SHARE
@@ -129,6 +130,7 @@ class SeenClassesOnly:
             test_unseen=indices[~is_kept],
             images=self._images,
             regions=self._regions,
+            views=self._views,
             attribute_names=self._attributes,
             fingerprint=self._fingerprint,
             image_ids=self._image_ids,

@@ -18,6 +18,7 @@ from fastzsl.features.engines import frozen
 from fastzsl.features.opening import open_regions
 from fastzsl.features.sources import ImageSource, RegionSource
 from fastzsl.features.throughput import in_batches
+from fastzsl.features.views import WHOLE, ViewedImages
 from fastzsl.features.writer import FeatureWriter, check_made_by
 from fastzsl.files.hdf5 import read_hdf5
 
@@ -38,6 +39,7 @@ def extract_features(
     weights: str | None = None,
     dtype: str = "float16",
     arrays: Mapping[str, np.ndarray] | None = None,
+    view: str = WHOLE,
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     progress: Progress = lambda images: None,
@@ -54,6 +56,7 @@ def extract_features(
             if they are the same.
         dtype: of the stored features, "float16" or "float32".
         arrays: other data sets of the file, such as labels and splits.
+        view: of each image, see `fastzsl.features.views`.
         batch_size: images in a step of the backbone.
         device: where the backbone works.
         progress: called after every batch, and at the start with the number of images that an earlier run did.
@@ -63,6 +66,8 @@ def extract_features(
             same path, or the engine cannot run the backbone.
     """
     maps_of = frozen(backbone.to(device))
+    if view != WHOLE:
+        images = ViewedImages(images, view)
     side = backbone.image_size
 
     def read(index: int) -> tuple[None, Tensor]:
@@ -72,7 +77,7 @@ def extract_features(
         return maps_of(pixels).float().cpu().numpy()
 
     probe = maps_of(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
-    identity = feature_identity(backbone, fingerprint, weights)
+    identity = feature_identity(backbone, fingerprint, weights, view)
     shape = (len(images), *map(int, probe.shape[1:]))
     with FeatureWriter(path, shape, dtype, identity, arrays) as writer:  # type: ignore[arg-type]
         if len(images) > len(writer.missing):
@@ -87,7 +92,9 @@ def extract_features(
         writer.finish()
 
 
-def feature_identity(backbone: Backbone, fingerprint: str, weights: str | None) -> dict[str, str | int]:
+def feature_identity(
+    backbone: Backbone, fingerprint: str, weights: str | None, view: str = WHOLE
+) -> dict[str, str | int]:
     """Everything that decides the features. An unfinished file is continued only if this is the same."""
     return {
         "pictures": fingerprint,
@@ -96,6 +103,7 @@ def feature_identity(backbone: Backbone, fingerprint: str, weights: str | None) 
         "image_size": backbone.image_size,
         "engine": backbone.engine,
         "precision": str(next(backbone.trunk.parameters()).dtype).removeprefix("torch."),
+        **({} if view == WHOLE else {"view": view}),
     }
 
 
@@ -109,14 +117,15 @@ def weights_name(weights: str | None) -> str:
         return f"{Path(weights).stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 
 
-def cache_path(fingerprint: str, backbone: Backbone, weights: str | None) -> Path:
-    """The cached features of these images by this backbone."""
+def cache_path(fingerprint: str, backbone: Backbone, weights: str | None, view: str = WHOLE) -> Path:
+    """The cached features of a view of these images by this backbone."""
     if not fingerprint:
         raise UserError("a data set without a fingerprint cannot be cached")
-    identity = feature_identity(backbone, fingerprint, weights)
+    identity = feature_identity(backbone, fingerprint, weights, view)
     own = f"-{identity['weights']}" if weights else ""
     kind = "" if identity["precision"] == "float32" else f"-{identity['precision']}"
     model = f"{backbone.name.replace('/', '_')}{own}-{backbone.image_size}-{backbone.engine}{kind}"
+    model += "" if view == WHOLE else f"-{view}"
     return cache_folder() / f"{fingerprint}-{model}.h5"
 
 

@@ -204,7 +204,7 @@ def check_made_by(path: Path, made_by: str | None, identity: Mapping[str, str | 
         raise UserError(f"{path} holds other features: {difference}; remove it to extract them again")
 
 
-KEYS = ("backbone", "weights", "image_size", "engine", "precision", "dtype", "pictures", "arrays")
+KEYS = ("backbone", "weights", "image_size", "engine", "view", "precision", "dtype", "pictures", "arrays")
 
 
 def _difference(found: str | None, wanted: str, keys: tuple[str, ...] = KEYS) -> str:

@@ -193,6 +193,7 @@ class DCN(Method):
         objective = DCNObjective(model, seen, unseen, self.alpha, self.beta, self.entropy_weight)
         optimizer = torch.optim.Adam(model.parameters(), self.lr, fused=True)
         minimise(
-            model, objective, optimizer, lambda batch: features[batch.to(features.device)], problem.labels, context,
+            model, objective, optimizer, lambda batch, draw: features[batch.to(features.device)],
+            problem.labels, context,
             epochs=self.epochs, batch_size=self.batch_size, schedule=decay,
         )  # fmt: skip

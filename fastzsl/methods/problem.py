@@ -21,6 +21,14 @@ def pool(regions: Tensor) -> Tensor:
     return regions.float().mean(1)
 
 
+def pool_views(data: ZeroShotDataset, indices: Tensor) -> Tensor:
+    """Mean over the regions and the views (B, d) float32 of the images `indices` of a data set."""
+    total = pool(data.read_regions(indices))
+    for view in range(len(data.views)):
+        total += pool(data.read_regions(indices, view + 1))
+    return total / (1 + len(data.views)) if data.views else total
+
+
 class Problem:
     """The training images of the seen classes, their labels, and the class descriptions that were declared.
 
@@ -88,9 +96,16 @@ class Problem:
         self._declared()
         return self._data.class_embeddings[self._data.unseen]
 
-    def regions(self, indices: Tensor) -> Tensor:
-        """Region features (B, T, d) of training images, in the stored dtype."""
-        return self._data.read_regions(self._data.trainval[indices])
+    def regions(self, indices: Tensor, draw: int | None = None) -> Tensor:
+        """Region features (B, T, d) of training images, in the stored dtype.
+
+        Args:
+            indices: (B,) training images.
+            draw: where the data set has several views of each image, the number from which one is drawn for each
+                image; None for the whole image.
+        """
+        places = self._data.trainval[indices]
+        return self._data.read_regions(places) if draw is None else self._data.draw_regions(places, draw)
 
     def image(self, index: int) -> Image.Image:
         """Training image `index` in RGB.
@@ -105,7 +120,7 @@ class Problem:
         return self._data.images.image(int(self._data.image_ids[self._data.trainval[index]]))
 
     def pooled(self) -> Tensor:
-        """Pooled features (N, d) float32 of all training images, read once and cached."""
+        """Pooled features (N, d) float32 of all training images, the mean over the views, read once and cached."""
         return self.cached("pooled", self._pool_all)
 
     def cached(self, name: str, make: Callable[[], T]) -> T:
@@ -115,7 +130,7 @@ class Problem:
         return self._cache[name]  # type: ignore[return-value]
 
     def _pool_all(self) -> Tensor:
-        return torch.cat([pool(self.regions(part)) for part in torch.arange(len(self)).split(CHUNK)])
+        return torch.cat([pool_views(self._data, part) for part in self._data.trainval.split(CHUNK)])
 
     def _declared(self) -> None:
         if self._descriptions != "all":

@@ -193,6 +193,6 @@ class RelationNet(Method):
         ]
         minimise(
             model, objective, torch.optim.Adam(groups, self.lr, fused=True),
-            lambda batch: features[batch.to(features.device)], problem.labels, context,
+            lambda batch, draw: features[batch.to(features.device)], problem.labels, context,
             epochs=self.epochs, batch_size=self.batch_size, schedule=constant,
         )  # fmt: skip

@@ -15,6 +15,7 @@ from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.engines import Engine, choose_engine, frozen
 from fastzsl.features.throughput import in_batches
+from fastzsl.features.views import VIEWS, Views, view_of
 from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.methods.problem import pool
 from fastzsl.prediction.classes import Beside, CandidateClasses, Classes, Missing, OwnClasses
@@ -89,6 +90,7 @@ class Recogniser:
         half: round the backbone's features to float16, because the model was trained on features stored so.
         record: what made the class embeddings from texts, as the run keeps it; None if they are not from texts.
         probabilities: chosen with gamma, for a choice "among_all" and "among_unseen" classes.
+        views: of an image, over which the scores are averaged, as in the run's evaluation.
     """
 
     def __init__(
@@ -100,11 +102,13 @@ class Recogniser:
         half: bool = False,
         record: Mapping[str, Any] | None = None,
         probabilities: Mapping[str, Probabilities] | None = None,
+        views: Views = "one",
     ) -> None:
         self.model, self.backbone = model.eval(), backbone.eval().to(device)
         self._maps_of = frozen(self.backbone)
         self.own, self.device, self.half, self.record = own, device, half, record
         self.probabilities = dict(probabilities or {})
+        self.views = views
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -203,7 +207,8 @@ class Recogniser:
         calibrated = self.probabilities_for(candidates)
 
         def recognise(pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-            return self._recognise(self._maps_of(pixels), scorer, descriptions, bias, attention_top)
+            maps = [self._round(self._maps_of(view)) for view in pixels.unbind(1)]
+            return self._recognise(maps, scorer, descriptions, bias, attention_top)
 
         numbered = enumerate(each_image(images))
         for reads, found in in_batches(numbered, self._read, recognise, batch_size, self.device):
@@ -217,14 +222,18 @@ class Recogniser:
         new_only = bool((candidates.training_ids < 0).all())
         return self.probabilities.get("among_unseen" if new_only else "among_all")
 
+    def _round(self, maps: Tensor) -> Tensor:
+        return rounded if self.half and torch.isfinite(rounded := maps.half()).all() else maps
+
     def _recognise(
-        self, maps: Tensor, scorer: Scorer, descriptions: Tensor, bias: Tensor, attention_top: int
+        self, maps: list[Tensor], scorer: Scorer, descriptions: Tensor, bias: Tensor, attention_top: int
     ) -> list[tuple[Tensor, Tensor | None]]:
-        if self.half and torch.isfinite(rounded := maps.half()).all():
-            maps = rounded
-        regions = maps.flatten(2).transpose(1, 2)
-        features = pool(regions) if self.model.reads == "pooled" else regions
-        scores = (scorer(features).float() + bias).cpu()
+        """Scores, the mean over the views' `maps`, and the attention on the first view."""
+        views = [view.flatten(2).transpose(1, 2) for view in maps]
+        if self.model.reads == "pooled":
+            views = [torch.stack([pool(view) for view in views]).mean(0)]
+        features = views[0]
+        scores = (torch.stack([scorer(view).float() for view in views]).mean(0) + bias).cpu()
         if not torch.isfinite(scores).all():
             raise UserError("the scores are not finite; the run's weights do not fit the backbone's features")
         if not attention_top:
@@ -236,14 +245,16 @@ class Recogniser:
             if attention is None:
                 raise UserError("the run's method has no attention to show; leave --heatmap out")
             shown.append(attention[0])
-        grids = torch.stack(shown).float().cpu().unflatten(2, maps.shape[2:])
+        grids = torch.stack(shown).float().cpu().unflatten(2, maps[0].shape[2:])
         return list(zip(scores, grids))
 
     def _read(self, numbered: tuple[int, ImageInput]) -> tuple[_Read, Tensor | None]:
         position, image = numbered
         name = str(image) if isinstance(image, str | Path) else f"image {position}"
         try:
-            return _Read(name, None), self.backbone.preprocess(decode_image(image, name))
+            decoded = decode_image(image, name)
+            views = [self.backbone.preprocess(view_of(decoded, view)) for view in VIEWS[self.views]]
+            return _Read(name, None), torch.stack(views)
         except UserError as error:
             return _Read(name, str(error)), None
 
@@ -290,9 +301,8 @@ def load(
     record = read_record(opened.folder.path, own.attributes)
     saved = opened.folder.load_json(opened.folder.gamma).get("probabilities")
     probabilities = read_probabilities(saved, str(opened.folder.gamma))
-    return Recogniser(
-        opened.model, trunk, own, opened.fabric.device, opened.stored_as_half, record, probabilities
-    )
+    device, half = opened.fabric.device, opened.stored_as_half
+    return Recogniser(opened.model, trunk, own, device, half, record, probabilities, features.views)
 
 
 def _prediction(

@@ -9,7 +9,7 @@ from torch import Tensor
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.features.batch import read_batch
 from fastzsl.methods.method import ClassSet, Model
-from fastzsl.methods.problem import pool
+from fastzsl.methods.problem import pool_views
 from fastzsl.protocol.metrics import TestScores
 
 BATCH, POOLED_BATCH = 64, 4096
@@ -32,7 +32,10 @@ def unseen_classes(data: ZeroShotDataset) -> ClassSet:
 def score_images(
     model: Model, data: ZeroShotDataset, indices: Tensor, classes: ClassSet | None = None
 ) -> Tensor:
-    """Scores (N, C) float32 of images against `classes`, by default every class of the data set."""
+    """Scores (N, C) float32 of images against `classes`, by default every class of the data set.
+
+    Where the data set has several views of each image, the mean over the views.
+    """
     if not len(indices):
         return torch.empty(0, len((classes or all_classes(data)).descriptions))
     model.eval()
@@ -43,9 +46,15 @@ def score_images(
         scorer = model.classifier(
             ClassSet(wanted.descriptions.to(device, dtype), wanted.training_ids.to(device))
         )
-        return torch.cat(
-            [scorer(read_inputs(model, data, part).to(device)).float().cpu() for part in indices.split(size)]
-        )
+        views = 1 + len(data.views) if model.reads == "regions" and model.backbone is None else 1
+
+        def score(part: Tensor) -> Tensor:
+            total = scorer(read_inputs(model, data, part).to(device)).float()
+            for view in range(1, views):
+                total = total + scorer(read_inputs(model, data, part, view).to(device)).float()
+            return (total / views if views > 1 else total).cpu()
+
+        return torch.cat([score(part) for part in indices.split(size)])
 
 
 def test_scores(model: Model, data: ZeroShotDataset) -> TestScores:
@@ -67,17 +76,18 @@ def test_scores(model: Model, data: ZeroShotDataset) -> TestScores:
 test_scores.__test__ = False  # type: ignore[attr-defined]  # not a pytest function
 
 
-def read_inputs(model: Model, data: ZeroShotDataset, indices: Tensor) -> Tensor:
+def read_inputs(model: Model, data: ZeroShotDataset, indices: Tensor, view: int = 0) -> Tensor:
     """The input of the model's scorer: regions or pooled features, or images if it has its own backbone.
 
     Args:
         indices: (B,) images of the data set.
+        view: of the regions; pooled features are the mean over the views.
     """
     if model.backbone is not None:
         assert data.images is not None, "a trained backbone needs images"
         return read_batch(data.images.image, data.image_ids[indices], model.backbone)
     if model.reads == "regions":
-        return data.read_regions(indices)
+        return data.read_regions(indices, view)
     return _pooled(data, indices)
 
 
@@ -97,7 +107,7 @@ def _pooled(data: ZeroShotDataset, indices: Tensor) -> Tensor:
         object.__setattr__(data, _POOLED, held)  # the data set itself is frozen
     new = indices[~held["known"][indices]]
     if len(new):
-        rows = pool(data.read_regions(new))
+        rows = pool_views(data, new)
         if not len(held["rows"]):
             held["rows"] = rows.new_zeros(len(data.labels), rows.shape[1])
         held["rows"][new] = rows

@@ -83,6 +83,8 @@ class Trial:
         }
         if self.source.data.features is None:  # they are extracted
             made["engine"] = choose_engine(features.engine, "cpu")
+        if features.views != "one":
+            made["views"] = features.views
         return {
             "data": self.data_identity,
             "features": made,

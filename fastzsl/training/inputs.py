@@ -13,6 +13,7 @@ from fastzsl.data.find import Sources, find_dataset, with_features
 from fastzsl.data.formats.folder import FolderImages
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone, check_backbone, load_backbone
+from fastzsl.features.views import VIEWS
 from fastzsl.ops.dispatch import check_backend
 from fastzsl.training.loggers import check_logger
 from fastzsl.training.settings import DataSettings, FeatureSettings, Settings
@@ -68,16 +69,18 @@ def load_features(
     """
     data = load_images(data_settings)
     _tell_skipped(data, progress)
-    task = progress.add_task("features", total=len(data.labels))
+    count = len(data.labels) * len(VIEWS[feature_settings.views])
+    task = progress.add_task("features", total=count)
     data = with_features(
         data,
         open_backbone(feature_settings),
         feature_settings.backbone_weights,
         engine=feature_settings.engine,
+        views=feature_settings.views,
         device=device,
         progress=lambda images: progress.advance(task, images),
     )
-    progress.update(task, completed=len(data.labels))
+    progress.update(task, completed=count)
     return data
 
 

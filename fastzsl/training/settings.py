@@ -12,6 +12,7 @@ import yaml
 
 from fastzsl.errors import UserError, first_line, nearest
 from fastzsl.features.engines import Engine, choose_engine
+from fastzsl.features.views import Views
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.methods.attended.method import Attended
 from fastzsl.methods.catalogue import find_method
@@ -77,12 +78,15 @@ class FeatureSettings:
             the side gives four times the regions.
         engine: "openvino" is 2 to 3 times as fast as "torch" on the CPU and needs `pip install 'fastzsl[openvino]'`;
             "auto" uses it if it is installed.
+        views: "flip" also extracts the mirror images and "crops" also the middle of both; a step of training draws one
+            view of each image, and test scores are the mean over the views. Takes 2 or 4 times the space and time.
     """
 
     backbone: str = "efficientnet_lite0"
     backbone_weights: str | None = None
     image_size: int | None = None
     engine: Engine = "auto"
+    views: Views = "one"
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not 16 <= self.image_size <= 4096:
@@ -153,6 +157,11 @@ class Settings:
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
+        if self.features.views != "one" and (self.method.trains_backbone or self.data.features is not None):
+            raise UserError(
+                f"--views {self.features.views} works on features that are extracted from images, "
+                "without --train-backbone and --features"
+            )
         if not self.protocol.choose_epochs:
             return
         if self.method.trains_backbone:

@@ -198,8 +198,8 @@ class _Objective(nn.Module):
 
 
 def _reader(model: AttendedAutoencoder, problem: Problem) -> Any:
-    """Indices of training images -> images if the backbone is trained, else stored regions."""
+    """Indices of training images -> images if the backbone is trained, else stored regions of a drawn view."""
     backbone = model.backbone
     if backbone is not None:
-        return lambda indices: read_batch(problem.image, indices, backbone)
+        return lambda indices, draw: read_batch(problem.image, indices, backbone)
     return problem.regions

@@ -43,7 +43,7 @@ def minimise(
     model: nn.Module,
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    read: Callable[[Tensor], Tensor],
+    read: Callable[[Tensor, int], Tensor],
     labels: Tensor,
     context: Context,
     *,
@@ -60,7 +60,8 @@ def minimise(
         model: the model to train; it is saved in the checkpoint.
         objective: a module around `model` whose forward is an `Objective`; precision and DDP apply to it.
         optimizer: over the model's parameters; every group's "lr" is its highest learning rate.
-        read: indices (B,) of training images -> the inputs of the objective.
+        read: (indices (B,) of training images, number that decides the random choices of the step) -> the inputs of
+            the objective.
         labels: (N,) training classes.
         epochs, batch_size: passes over the training images, images in a step over all devices.
         schedule: share of the learning rate at a step.
@@ -79,9 +80,13 @@ def minimise(
     _same_on_all_devices(first, context)
     objective, optimizer = fabric.setup(objective, optimizer)
     objective.train()
+
+    def read_at(place: tuple[int, Tensor, BatchPart]) -> Tensor:
+        return read(place[1], seed * STEP_SEED + place[0])
+
     places = _batches(len(labels), context, epochs, batch_size, first)
     with torch.random.fork_rng():
-        for (step, batch, part), inputs, waited in prefetch(places, lambda place: read(place[1])):
+        for (step, batch, part), inputs, waited in prefetch(places, read_at):
             torch.manual_seed(seed * STEP_SEED + step)
             lr_share = schedule(step, total)
             for group in bare_optimizer.param_groups:
