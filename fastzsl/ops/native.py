@@ -91,8 +91,9 @@ def slower(call: Call) -> str | None:
     """Why "auto" should not use the native kernels for `call`; None if it should.
 
     The limits come from the crossover tables in bench/results, and from small calls on a processor without AVX-512.
-    With few classes most of the time is reading the regions, which PyTorch does as fast. With one image and many
-    classes scored by dot product, most of the time is packing matrices, which several images would share.
+    With few classes most of the time is reading the regions, which PyTorch does as fast; a backward pass reads them
+    more often. With one image and many classes scored by dot product, most of the time is packing matrices, which
+    several images would share.
     """
     B, T, C, d = call.B, call.T, call.C, call.d
     if call.op == "prepare_regions":
@@ -102,7 +103,7 @@ def slower(call: Call) -> str | None:
     elif call.op == "dense_attention":
         slow = C <= 4 or C * d < 4000
     elif call.similarity == "dot":
-        slow = C <= 16 and B * T * C * d > 2_000_000
+        slow = C <= 4 or (C <= 16 and B * T * C * d > 2_000_000 and not call.needs_grad)
     else:
         slow = C <= 4
     if slow:

@@ -40,9 +40,9 @@ def prepare_regions(
         power: above 0; 1 changes nothing.
         factor: number, tensor of one number, or one for every image and channel (B, 1, d).
         dtype: of the result; under `torch.autocast`, float32 becomes autocast's dtype, in which the ops compute.
-        backend: "auto", "eager", "native" or "triton"; see `backends()`. If `stored` or `factor` needs a gradient, or
-            under a compiler or a transform, every backend uses the eager formulas. There |x|^power has the slope of
-            |x| + 1e-6, because that of |x| is infinite at 0.
+        backend: "auto", "eager", "native" or "triton"; see `backends()`. Every backend uses the eager formulas if
+            `stored` or `factor` needs a gradient, for a float64 result, and under a compiler or a transform. There
+            |x|^power has the slope of |x| + 1e-6, because that of |x| is infinite at 0.
 
     Returns:
         regions (B, T, d); the kernels write them contiguously.
@@ -60,7 +60,7 @@ def prepare_regions(
     if dtype == torch.float32 and device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     arguments = (stored, images, kept, float(power), factor, dtype)
-    name = _backend(backend, stored, images, kept, factor)
+    name = _backend(backend, stored, images, kept, factor, dtype)
     if name == "eager":
         _check_indices(stored, images, kept)
         return eager.prepare_regions(*arguments)
@@ -69,14 +69,19 @@ def prepare_regions(
 
 
 def _backend(
-    backend: str, stored: Tensor, images: Tensor | None, kept: Tensor | None, factor: float | Tensor
+    backend: str,
+    stored: Tensor,
+    images: Tensor | None,
+    kept: Tensor | None,
+    factor: float | Tensor,
+    dtype: torch.dtype,
 ) -> str:
     """ "eager" or the kernel backend that runs the call."""
     backend = known_backend(backend)
     tensors = (stored, images, kept, factor if isinstance(factor, Tensor) else None)
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     call = Call(OP, stored.device, stored.dtype, len(stored), stored.shape[1], 0, stored.shape[2])
-    by_formulas = needs_grad or is_transformed(*tensors) or not is_plain(tensors)
+    by_formulas = needs_grad or dtype.itemsize > 4 or is_transformed(*tensors) or not is_plain(tensors)
     if backend == "eager" or (backend == "auto" and by_formulas):
         return "eager"
     for name in ("native", "triton") if backend == "auto" else (backend,):

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from torch import nn
 
 from fastzsl import AttendedAutoencoder, FusedDenseAttention
+from fastzsl.features.sources import MemoryRegions
+from fastzsl.methods.attended.method import Attended
 from fastzsl.methods.attended.pooled import PooledAutoencoder
-from fastzsl.ops import reference
+from fastzsl.methods.context import Context
+from fastzsl.methods.engines.parts import BatchPart
+from fastzsl.methods.problem import Problem
+from fastzsl.ops import backends, reference
+from tests.methods.planted import planted
 
 
 @pytest.mark.parametrize("coupled", [True, False])
@@ -106,3 +116,47 @@ def test_drop_in_attention_module(seed: int, shape: tuple[int, ...]) -> None:
 def test_drop_in_attention_names_wrong_input() -> None:
     with pytest.raises(ValueError, match=r"features has shape \(2, 3\); wanted a feature map"):
         FusedDenseAttention()(torch.zeros(2, 3), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_stored_features_reach_the_model_as_they_are_stored(
+    monkeypatch: pytest.MonkeyPatch, precision: Literal["32-true", "bf16-mixed"]
+) -> None:
+    data = planted(classes=8, unseen=2, images=6)
+    assert data.regions is not None
+    half = replace(data, regions=MemoryRegions(torch.rand(len(data.labels), 48, 2, 2).half()))
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    prepare = AttendedAutoencoder.regions
+
+    def watched(
+        self: AttendedAutoencoder, inputs: torch.Tensor, part: BatchPart | None = None
+    ) -> torch.Tensor:
+        regions = prepare(self, inputs, part)
+        seen.append((inputs.dtype, regions.dtype))
+        return regions
+
+    monkeypatch.setattr(AttendedAutoencoder, "regions", watched)
+    method = Attended(epochs=2, hidden=8)
+    model = method.build(48, 16)
+    method.fit(
+        model, Problem(half, "all"), Context(Fabric(accelerator="cpu", devices=1, precision=precision))
+    )
+    computed = torch.float32 if precision == "32-true" else torch.bfloat16
+    assert set(seen) == {(torch.float16, computed)}
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+
+
+def test_one_step_is_the_same_on_native_and_eager_with_the_same_random_numbers(seed: int) -> None:
+    if not backends()["native"]:
+        pytest.skip("; ".join(backends()["native"].reasons))
+    stored, K, seen = torch.rand(6, 12, 40).half(), torch.randn(5, 7), torch.arange(4)
+    found = []
+    for backend in ("native", "eager"):
+        torch.manual_seed(seed)
+        model = AttendedAutoencoder(40, 7, hidden=8, backend=backend).train()
+        model.fit_scaling(stored, K[:4])
+        loss = model.loss(stored, torch.tensor([0, 1, 2, 3, 0, 1]), K, seen)["loss"]
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters())])
+    for ours, theirs in zip(*found):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)

@@ -169,6 +169,19 @@ def test_auto_keeps_to_the_crossover_table(
     assert bool(native.slower(call)) == passed_over
 
 
+def test_auto_takes_few_classes_scored_by_dot_when_there_is_a_backward_pass() -> None:
+    for C, needs_grad, passed_over in (
+        (10, False, True),
+        (10, True, False),
+        (1, False, True),
+        (1, True, True),
+    ):
+        call = Call(
+            "attended_scores", torch.device("cpu"), torch.float32, 64, 49, C, 512, 85, "dot", needs_grad
+        )
+        assert bool(native.slower(call)) == passed_over
+
+
 class Watch(TorchDispatchMode):
     """The names of the operators that PyTorch dispatches."""
 

@@ -15,6 +15,7 @@ from fastzsl.methods.context import Context
 from fastzsl.methods.engines.loop import minimise
 from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.parts import BatchPart
+from fastzsl.methods.engines.stored import Stored
 from fastzsl.methods.method import Method
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
@@ -184,8 +185,10 @@ class _Objective(nn.Module):
         self.model, self.method = model, method
         self.descriptions, self.seen = descriptions, seen
 
-    def forward(self, inputs: Tensor, labels: Tensor, part: BatchPart) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor | Stored, labels: Tensor, part: BatchPart) -> dict[str, Tensor]:
         """As `AttendedAutoencoder.loss`; the classification loss is weighted by the part of the batch."""
+        if isinstance(inputs, Stored):
+            inputs = inputs.features
         terms = self.model.loss(
             inputs, self.seen[labels], self.descriptions, self.seen,
             alpha=self.method.alpha, eta=self.method.eta, reduction=self.method.reduction, part=part,
@@ -202,4 +205,4 @@ def _reader(model: AttendedAutoencoder, problem: Problem) -> Any:
     backbone = model.backbone
     if backbone is not None:
         return lambda indices, draw: read_batch(problem.image, indices, backbone)
-    return problem.regions
+    return lambda indices, draw: Stored(problem.regions(indices, draw))
