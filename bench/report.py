@@ -194,7 +194,7 @@ def _memory(result: dict[str, Any]) -> list[str]:
         "",
         _measured(result),
         "",
-        "With the backward pass the gradients count as inputs; growth is over all steps of one process.",
+        "With the backward pass the growth includes the gradients. It is that of all steps of one process.",
         "",
         "| similarity | inputs, MB | growth, MB | growth over inputs (below 2) | seconds |",
         "|---|---|---|---|---|",
