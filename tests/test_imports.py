@@ -19,13 +19,15 @@ FLOORS = (
     ("methods",),
     ("training",),
     ("protocol",),
-    ("experiments", "report", "prediction"),
-    ("command",),
+    ("experiments", "report", "prediction", "portable"),
+    ("command", "server"),
     (
         "train",
         "eval",
         "predict",
         "describe",
+        "export",
+        "serve",
         "extract",
         "download",
         "make_dataset",
@@ -33,6 +35,7 @@ FLOORS = (
         "reproduce",
         "info",
     ),
+    ("__main__",),
 )
 """Rooms from the ground up. A room imports of lower floors, and of its own floor as `SAME_FLOOR` says."""
 
@@ -40,9 +43,10 @@ SAME_FLOOR = {
     "losses": {"ops"},
     "distributed": {"ops"},
     "experiments": {"report"},
+    "portable": {"prediction"},
 }
 
-ENTRY_POINTS = FLOORS[-1]
+ENTRY_POINTS = FLOORS[-2]
 
 
 def modules() -> dict[str, Path]:

@@ -74,7 +74,7 @@ def _choose(
         gradients += ("queries",)  # the kernels get its gradient through them
     regions: Tensor = tensors[0]  # type: ignore[assignment]
     B, T, d = regions.shape
-    C, m = tensors[-1].shape if scores else (len(tensors[1]), 0)  # type: ignore[union-attr, arg-type]
+    C, m = tensors[-1].shape if scores else (tensors[1].shape[0], 0)  # type: ignore[union-attr, arg-type]
     call = Call(op, regions.device, regions.dtype, B, T, C, d, m, similarity, bool(gradients), transformed)
     name = resolve(backend, call)
     if not scores:

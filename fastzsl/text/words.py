@@ -45,7 +45,14 @@ class WordEncoder:
         candidates = [_candidates(text) for text in texts]
         wanted = {form for whole, words in candidates for forms in (whole, *words) for form in forms}
         found = self._vectors.find(sorted(wanted))
-        rows = []
+        rows: list[np.ndarray] = []
+        nameless = [
+            text
+            for text, (whole, words) in zip(texts, candidates)
+            if not any(form in found for forms in (whole, *words) for form in forms)
+        ]
+        if nameless:
+            raise self._unknown(nameless)
         for text, (whole, words) in zip(texts, candidates):
             named = None if self._vectors.composes else next((found[f] for f in whole if f in found), None)
             rows.append(self._mean(text, words, found) if named is None else named)
@@ -59,20 +66,21 @@ class WordEncoder:
                 unknown.append(forms[0])
             else:
                 known.append(vector)
-        if not known:
-            if not words:
-                raise UserError(f'"{text}" has no word; wanted a name of letters')
-            hint = nearest_word(unknown[0], self._vectors.vocabulary())
-            what = f'"{text}"' if len(words) == 1 else f'no word of "{text}"'
-            verb = "is not a word of" if len(words) == 1 else "is in"
-            raise UserError(
-                f"{what} {verb} {self.model}{hint} (give a text that says it: {text}=other words)"
-            )
         for word in unknown:
             hint = nearest_word(word, self._vectors.vocabulary())
             self.notes.append(f'"{text}": {word} is not a word of {self.model} and was left out{hint}')
         mean: np.ndarray = np.stack(known).mean(0)
         return mean
+
+    def _unknown(self, texts: list[str]) -> UserError:
+        """The error for texts without any known word."""
+        first, words = texts[0], _candidates(texts[0])[1]
+        if not words:
+            return UserError(f'"{first}" has no word; wanted a name of letters')
+        hint = nearest_word(words[0][0], self._vectors.vocabulary())
+        more = f" ({len(texts) - 1} more: {', '.join(texts[1:9])})" if len(texts) > 1 else ""
+        what = f'"{first}" is not a word' if len(words) == 1 else f'no word of "{first}" is one'
+        return UserError(f"{what} of {self.model}{hint}{more}; other words can be given as {first}=WORDS")
 
 
 def open_vectors(model: str) -> WordVectors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -82,11 +83,24 @@ class AttendedAutoencoder(Model):
         self.register_buffer("embedding_shift", torch.zeros(embedding_dim))
         self.register_buffer("embedding_factor", torch.ones(embedding_dim))
         self.register_fitted("embedding_basis")
+        self._asked_for_scaling = False
 
     @property
     def mapping(self) -> nn.Linear:
         """The visual-semantic mapping g: the decoder h_d itself where they are coupled."""
         return self.decoder if self.own_mapping is None else self.own_mapping
+
+    def _ask_for_scaling(self) -> None:
+        """Warn, once, if a loss is computed before `fit_scaling` or loaded weights gave the inputs their scale."""
+        if self._asked_for_scaling or torch.compiler.is_compiling():
+            return
+        self._asked_for_scaling = True
+        if bool(self.feature_scale == 1):
+            warnings.warn(
+                "AttendedAutoencoder is trained without fit_scaling: call fit_scaling(regions, seen_embeddings) once, "
+                "on training data, before the first loss; otherwise losses can be hundreds of times too large",
+                stacklevel=3,
+            )
 
     @torch.no_grad()
     def fit_scaling(self, regions: Tensor, seen_embeddings: Tensor) -> None:
@@ -248,6 +262,7 @@ class AttendedAutoencoder(Model):
         Returns:
             {"loss", "classification", "manifold_alignment", "semantic_reconstruction"}, scalars.
         """
+        self._ask_for_scaling()
         embeddings = self.embed(class_embeddings)
         queries = self.encoder(embeddings)
         scores = self.score(self.regions(inputs, part), queries[seen], embeddings[seen])
