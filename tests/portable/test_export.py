@@ -14,6 +14,7 @@ from PIL import Image
 
 import fastzsl
 import fastzsl.export
+from fastzsl.data.formats.folder import read_class_table
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import load_backbone
 from fastzsl.methods.catalogue import find_method
@@ -33,7 +34,7 @@ def recogniser(folder: Path, method: str = "attended", half: bool = True) -> Rec
         f"{name},{'unseen' if i == 3 else 'seen'},{i & 1},{i >> 1},{0.5 * i}" for i, name in enumerate(NAMES)
     ]
     table.write_text("class,split,red,round,weight\n" + "\n".join(rows) + "\n")
-    own = OwnClasses(table, 0.25)
+    own = OwnClasses(read_class_table(table), 0.25)
     backbone = load_backbone("timm/test_resnet", "random")
     model = new_model(find_method(method)(), backbone.feature_dim, 3, 0)
     if hasattr(model, "fit_scaling"):

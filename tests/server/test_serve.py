@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 import fastzsl.serve
+from fastzsl.data.formats.folder import read_class_table
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import load_backbone
 from fastzsl.methods.attended.method import Attended
@@ -59,7 +60,7 @@ const until = async (seen) => { while (!seen()) await new Promise((r) => setTime
 def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
     table = tmp_path_factory.mktemp("run") / "classes.csv"
     table.write_text("class,split,red,round,weight\nball,seen,1,1,0.5\nbox,seen,0,0,1\nring,unseen,0,1,0.1\n")
-    own = OwnClasses(table, 0.25)
+    own = OwnClasses(read_class_table(table), 0.25)
     backbone = load_backbone("timm/test_resnet", "random")
     model = new_model(Attended(hidden=8, backend="eager"), backbone.feature_dim, 3, 0)
     model.fit_scaling(torch.rand(8, backbone.feature_dim), own.embeddings[:2])  # type: ignore[operator]
