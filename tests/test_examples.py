@@ -74,7 +74,9 @@ def test_own_images(
         lines.append(f"c{i},{'unseen' if i > 3 else 'seen'},{i & 1},{i >> 1}")
     (tmp_path / "classes.csv").write_text("\n".join(lines))
     _run("own_images.py", monkeypatch, str(tmp_path), "epochs=1", "hidden=8", "gamma_folds=1")
-    assert "something new" in capsys.readouterr().out
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(str(tmp_path / "images" / "c0" / "0.png"))
+    assert last.count("'c") + last.count("something new") == 3
 
 
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
