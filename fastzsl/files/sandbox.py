@@ -66,7 +66,8 @@ class _Reader:
                 self._process = None
                 _end(process)
                 raise UserError(
-                    f"{request['path']}: the process that reads binary files ended with code {process.returncode}"
+                    f"{request['path']}: the process that reads binary files ended with code "
+                    f"{process.returncode}; is there enough memory?"
                 ) from None
         return reply
 
@@ -79,7 +80,10 @@ class _Reader:
                     _end(self._process)
             script = Path(__file__).with_name("sandboxed_reader.py")
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-I", str(script)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # what goes wrong is in the reply
             )
             self._owner = os.getpid()
             atexit.register(_end, self._process, os.getpid())

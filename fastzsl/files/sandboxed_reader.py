@@ -25,6 +25,8 @@ import h5py
 import numpy as np
 
 MEMORY = 6 << 30
+NO_MEMORY = 3
+"""Exit code of a child that has not enough memory even for an answer."""
 LARGEST_ARRAY = 2 << 30
 WORDS = {"hdf5": "HDF5", "mat": "MATLAB"}
 
@@ -163,6 +165,8 @@ def answer(request: dict[str, Any], out: BinaryIO) -> None:
             reply, found = read_hdf5(request["path"], request["arrays"], request["maps"])
     except Refused as error:
         reply = {"error": str(error)}
+    except MemoryError:
+        reply = {"error": "not enough memory to read it"}
     except Exception as error:
         said = (str(error).splitlines() or [type(error).__name__])[0][:120]
         reply = {"error": f"not a whole {WORDS[request['kind']]} file ({said})"}
@@ -170,34 +174,51 @@ def answer(request: dict[str, Any], out: BinaryIO) -> None:
     np.savez(out, reply=text, **found)  # type: ignore[arg-type]
 
 
+def limit(what: int, most: int) -> None:
+    """Limit a resource of this process; a lower limit that the user has set stays."""
+    own = resource.getrlimit(what)[1]
+    most = most if own == resource.RLIM_INFINITY else min(most, own)
+    resource.setrlimit(what, (most, most))
+
+
 def in_a_fork(request: dict[str, Any]) -> bytes:
     """The reply of a child process; if it dies, the reply says how."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reading)
-        seconds = int(request["seconds"])
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        if sys.platform == "linux":
-            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        signal.alarm(10 * seconds)
-        reply = io.BytesIO()
-        answer(request, reply)
-        with os.fdopen(writing, "wb") as pipe:
-            pipe.write(reply.getbuffer())
-        os._exit(0)
+        try:
+            os.close(reading)
+            seconds = int(request["seconds"])
+            limit(resource.RLIMIT_CORE, 0)
+            limit(resource.RLIMIT_CPU, seconds)
+            if sys.platform == "linux":
+                limit(resource.RLIMIT_AS, MEMORY)
+            signal.alarm(10 * seconds)
+            reply = io.BytesIO()
+            answer(request, reply)
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(reply.getbuffer())
+            os._exit(0)
+        except MemoryError:
+            os._exit(NO_MEMORY)
+        finally:
+            os._exit(1)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         reply_bytes = pipe.read()
     _, status = os.waitpid(child, 0)
     if status == 0:
         return reply_bytes
-    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    limit = number in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL)
-    how = f"did not end in {request['seconds']} s" if limit else f"crashed (signal {number})"
+    code = os.waitstatus_to_exitcode(status)
+    reader = f"the reader of {WORDS[request['kind']]} files"
+    if code == NO_MEMORY:
+        said = f"{reader} has not enough memory"
+    elif code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
+        said = f"damaged: {reader} did not end in {request['seconds']} s on it"
+    else:
+        said = f"damaged: {reader} crashed ({f'signal {-code}' if code < 0 else f'code {code}'}) on it"
     dead = io.BytesIO()
-    text = json.dumps({"error": f"damaged: the reader of {WORDS[request['kind']]} files {how} on it"})
+    text = json.dumps({"error": said})
     np.savez(dead, reply=np.frombuffer(text.encode(), dtype=np.uint8))
     return dead.getvalue()
 
