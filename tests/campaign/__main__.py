@@ -27,7 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "agg"
 
 from command_lines import command_lines
-from jobs import Place, make_root
+from jobs import Place, all_jobs, make_root
 from kills import kills
 from limits import full_disk, little_memory
 from pairs import pairs
@@ -48,11 +48,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60, help="for all parts together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--jobs", nargs="*", help='only jobs that start so, such as extract or "train sae"')
     options = parser.parse_args()
     import_everything()
     found: list[str] = []
     with tempfile.TemporaryDirectory() as made:
-        place = Place(Path(made).resolve() / "a" / "b" / "c")  # "../.." is one of the random words
+        place = Place(Path(made).resolve() / "a" / "b" / "c", all_jobs(options.jobs))  # for the word "../.."
         place.folder.mkdir(parents=True)
         os.chdir(place.folder)  # some of the random words are names of output files
         make_root(place.root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,12 @@ class Place:
 
     Attributes:
         folder: for everything.
+        jobs: what is tried.
         known: job -> its result without disturbance and the seconds it took.
     """
 
     folder: Path
+    jobs: list[Job]
     known: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
 
     @property
@@ -123,14 +125,15 @@ def report(found: list[str], line: str) -> None:
     print("FOUND", line, flush=True)
 
 
-def all_jobs() -> list[Job]:
+def all_jobs(starts: Sequence[str] | None = None) -> list[Job]:
+    """Trainings, and three times each of the other commands; those whose name has one of the starts."""
     trainings = [Job(f"train {m}", "train", _training(m), _training_ends) for m in METHODS]
     others = [
         Job("extract", "extract", _extraction, _extraction_ends),
         Job("reproduce", "reproduce", _experiment, _experiment_ends),
         Job("tune", "tune", _search, _search_ends),
     ]
-    return trainings + 3 * others
+    return [job for job in trainings + 3 * others if starts is None or job.name.startswith(tuple(starts))]
 
 
 def make_root(root: Path) -> Path:

@@ -6,13 +6,13 @@ import random
 import time
 from collections import Counter
 
-from jobs import Place, all_jobs
+from jobs import Place
 
 
 def kills(rng: random.Random, place: Place, deadline: float, found: list[str]) -> Counter[str]:
     """Each job is killed once to six times and then continued until its end."""
     tried: Counter[str] = Counter()
-    jobs = all_jobs()
+    jobs = list(place.jobs)
     while time.monotonic() < deadline:
         rng.shuffle(jobs)
         for job in jobs:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from jobs import Job, Place, all_jobs, report
+from jobs import Job, Place, report
 
 KIB, MIB = 2**10, 2**20
 
@@ -20,7 +20,7 @@ KIB, MIB = 2**10, 2**20
 def full_disk(rng: random.Random, place: Place, deadline: float, found: list[str]) -> Counter[str]:
     """Output and cache on a small file system (Linux, root), or with a limit on the size of a file."""
     tried: Counter[str] = Counter()
-    jobs = all_jobs()
+    jobs = list(place.jobs)
     while time.monotonic() < deadline:
         rng.shuffle(jobs)
         for job in jobs:
@@ -86,7 +86,7 @@ def _mount(folder: Path, size: str, *options: str) -> bool:
 def little_memory(rng: random.Random, place: Place, deadline: float, found: list[str]) -> Counter[str]:
     """RLIMIT_AS a little above what the process has at its start; Linux only."""
     tried: Counter[str] = Counter()
-    jobs = all_jobs()
+    jobs = list(place.jobs)
     while time.monotonic() < deadline:
         rng.shuffle(jobs)
         for job in jobs:

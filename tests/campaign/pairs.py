@@ -6,13 +6,13 @@ import random
 import time
 from collections import Counter
 
-from jobs import Job, Place, all_jobs, report
+from jobs import Job, Place, report
 
 
 def pairs(rng: random.Random, place: Place, deadline: float, found: list[str]) -> Counter[str]:
     """Of two on one folder one may be refused; two on one cache must both end. Results as of one alone."""
     tried: Counter[str] = Counter()
-    jobs = all_jobs()
+    jobs = list(place.jobs)
     while time.monotonic() < deadline:
         rng.shuffle(jobs)
         for job in jobs:
