@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,6 +26,7 @@ from fastzsl.features.engines import Engine
 from fastzsl.prediction.classes import OWN, CandidateClasses
 from fastzsl.prediction.images import list_images
 from fastzsl.prediction.recogniser import Prediction, Recogniser, load
+from fastzsl.prediction.shots import ShotTerm
 from fastzsl.prediction.table import PredictionFile, check_output, kept_when_stopped
 from fastzsl.report.heatmap import heatmap_overlay
 from fastzsl.text.class_texts import texts_of
@@ -57,6 +58,8 @@ class Settings:
         beside: with new classes: "seen" or "all", the run's own classes that are candidates too. Gamma is then added
             to the scores of every class that the run was not trained on.
         missing: what to do with attributes that --classes does not give: stop, or take the seen classes' mean, or 0.
+        shots: folder with a folder of a few images for each of some classes without training images; these images
+            count beside the descriptions.
         top: number of classes shown for each image.
         heatmap: folder for images overlaid with the attention of each shown class.
         out: file for the predictions, .csv, .jsonl or .parquet, instead of a table; one row for each image and shown
@@ -79,6 +82,7 @@ class Settings:
     describe_model: str | None = None
     beside: Literal["seen", "all"] | None = None
     missing: Literal["error", "mean", "zero"] = "error"
+    shots: Path | None = None
     top: int = 5
     heatmap: Path | None = None
     out: Path | None = None
@@ -100,6 +104,8 @@ class Settings:
                 f"--beside {self.beside} needs new classes; wanted --classes FILE, a table class,<attribute>..., "
                 "or --describe NAME=TEXT"
             )
+        if self.shots is not None and self.reject:
+            raise UserError("--reject has no threshold for --shots; wanted one of them")
         for name in ("top", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; wanted 1 or more")
@@ -129,15 +135,19 @@ def main(arguments: list[str] | None = None) -> None:
         else None
     )
     candidates = recogniser.own.candidates(described or settings.classes, settings.beside, settings.missing)
+    term = None
+    if settings.shots is not None:
+        term = recogniser.shots(candidates, settings.shots)
+        candidates = replace(candidates, description=candidates.description + term.description)
     if settings.reject:
         _check_reject(recogniser, candidates)
     if settings.heatmap:
         settings.heatmap.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     if settings.out is not None:
-        bad, done = _to_file(recogniser, images, candidates, settings)
+        bad, done = _to_file(recogniser, images, candidates, settings, term)
     else:
-        entries = list(_entries(recogniser, images, candidates, settings, _stems(images)))
+        entries = list(_entries(recogniser, images, candidates, settings, _stems(images), term))
         bad, done = [entry for entry in entries if "error" in entry], len(entries)
         told = {"run": str(settings.run), "classes": candidates.description, "gamma": candidates.gamma}
         if settings.json:
@@ -163,7 +173,11 @@ def _check_reject(recogniser: Recogniser, candidates: CandidateClasses) -> None:
 
 
 def _to_file(
-    recogniser: Recogniser, images: list[Path], candidates: CandidateClasses, settings: Settings
+    recogniser: Recogniser,
+    images: list[Path],
+    candidates: CandidateClasses,
+    settings: Settings,
+    term: ShotTerm | None,
 ) -> tuple[list[dict], int]:
     """Write --out, from where an earlier command stopped. The entries with errors, and the images of this call."""
     assert settings.out is not None
@@ -172,6 +186,7 @@ def _to_file(
         "run": _run_digest(settings.run.resolve()),
         "names": candidates.names,
         "description": candidates.description,
+        "shots": None if term is None else hashlib.sha256(term.means.numpy().tobytes()).hexdigest(),
         "embeddings": hashlib.sha256(candidates.embeddings.numpy().tobytes()).hexdigest(),
     }
     file = PredictionFile(settings.out, decisive)
@@ -180,7 +195,7 @@ def _to_file(
     with kept_when_stopped(file):
         if done:
             print(f"{file.journal}: {done} of {len(images)} images are done; continuing", file=sys.stderr)
-        for entry in _entries(recogniser, images[done:], candidates, settings, _stems(images)):
+        for entry in _entries(recogniser, images[done:], candidates, settings, _stems(images), term):
             file.add(entry)
             if "error" in entry:
                 bad.append(entry)
@@ -214,6 +229,7 @@ def _entries(
     candidates: CandidateClasses,
     settings: Settings,
     stems: Counter[str],
+    term: ShotTerm | None,
 ) -> Iterator[dict]:
     """One JSON-like entry for each image. Also writes the overlays."""
     kinds = dict(zip(candidates.names, candidates.kinds))
@@ -224,6 +240,7 @@ def _entries(
         found = recogniser.stream(
             images, candidates,
             batch_size=settings.batch_size, attention_top=settings.top if settings.heatmap else 0,
+            term=term,
         )  # fmt: skip
         for prediction in found:
             progress.advance(task)

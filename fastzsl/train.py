@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 from rich.console import Console
@@ -16,19 +17,22 @@ from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.run_settings import parse_run_settings
 from fastzsl.data.dataset import ZeroShotDataset
+from fastzsl.data.held_out import SeenClassesOnly
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone
 from fastzsl.files.lock import locked
+from fastzsl.files.tensors import save_tensors
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.checkpoint import last_step
 from fastzsl.methods.method import Model
 from fastzsl.protocol.attention import localisation
 from fastzsl.protocol.calibration import calibrate
 from fastzsl.protocol.folds import ClassDraws
-from fastzsl.protocol.metrics import SeenResults, evaluate_run
+from fastzsl.protocol.metrics import SeenResults, TestScores, evaluate_run
 from fastzsl.protocol.pipeline import scores_on_held_out
 from fastzsl.protocol.scoring import test_scores
 from fastzsl.protocol.selection import choose_epochs
+from fastzsl.protocol.shots import choose_shot_weights, class_means
 from fastzsl.protocol.trials import Trial, TrialTable
 from fastzsl.protocol.workers import run_trials
 from fastzsl.report.class_files import write_class_files
@@ -119,7 +123,8 @@ def _with_chosen_epochs(
         tried = [{**p.changes, "T1": p.T1, "H": p.H, "AUSUC": p.AUSUC} for p in found.points]
         folds = ClassDraws(settings.protocol.gamma_folds, settings.run.seed)
         scores = [table[Trial.of(found.settings, data, p)].scores for p in folds.problems()]
-        kept = {**calibrate(scores, found.gamma), "folds": folds.count, **found.best.changes}
+        record = _with_shots(calibrate(scores, found.gamma), scores, data, folds, run)
+        kept = {**record, "folds": folds.count, **found.best.changes}
         run.save_json(run.gamma, {**kept, "chosen_on": found.chosen_on, "tried": tried})
     epochs = run.load_epochs()
     progress.console.print(f"epochs: {epochs}, chosen on held-out seen classes")
@@ -181,18 +186,41 @@ def _gamma(
             return None
         return open_backbone(settings.features)
 
+    draws = ClassDraws(folds, settings.run.seed)
     problems = scores_on_held_out(
         data,
         settings.method,
         Context(fabric, seed=settings.run.seed),
-        ClassDraws(folds, settings.run.seed),
+        draws,
         new_backbone,
         lambda: progress.advance(task),
     )
     record = calibrate(problems)
     if fabric.is_global_zero:
-        run.save_json(run.gamma, {**record, "folds": folds})
+        run.save_json(run.gamma, {**_with_shots(record, problems, data, draws, run), "folds": folds})
     return float(record["gamma"])
+
+
+def _with_shots(
+    record: dict[str, Any],
+    scores: Sequence[TestScores],
+    data: ZeroShotDataset,
+    draws: ClassDraws,
+    run: RunFolder,
+) -> dict[str, Any]:
+    """The record of gamma.json with how much a few images of a new class count; also writes the classes' means.
+
+    A trained backbone gives other features on each problem, so then nothing is chosen.
+    """
+    if data.regions is None or not scores:
+        return record
+    guarded = SeenClassesOnly(data)
+    problems = [guarded.problem(held_out) for held_out in draws.problems()]
+    weights = choose_shot_weights(problems, scores, float(record["gamma"]), draws.seed)
+    if weights is None:
+        return record
+    save_tensors(run.class_means, vars(class_means(data)))
+    return {**record, "shots": weights.as_dict()}
 
 
 def _report(

@@ -20,8 +20,10 @@ from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.methods.problem import pool
 from fastzsl.prediction.classes import Beside, CandidateClasses, Classes, Missing, OwnClasses
 from fastzsl.prediction.images import ImageInput, decode_image, each_image, list_images
+from fastzsl.prediction.shots import Shots, ShotTerm, list_shots, read_means, shot_term
 from fastzsl.protocol.probabilities import Probabilities, read_probabilities
 from fastzsl.protocol.scoring import place_of
+from fastzsl.protocol.shots import ClassMeans, ShotWeights, read_shot_weights
 from fastzsl.text import describe_like, read_record
 from fastzsl.training.opened import open_run
 
@@ -91,6 +93,7 @@ class Recogniser:
         record: what made the class embeddings from texts, as the run keeps it; None if they are not from texts.
         probabilities: chosen with gamma, for a choice "among_all" and "among_unseen" classes.
         views: of an image, over which the scores are averaged, as in the run's evaluation.
+        means, shot_weights: for a few images of new classes; None for a run without.
     """
 
     def __init__(
@@ -103,12 +106,15 @@ class Recogniser:
         record: Mapping[str, Any] | None = None,
         probabilities: Mapping[str, Probabilities] | None = None,
         views: Views = "one",
+        means: ClassMeans | None = None,
+        shot_weights: ShotWeights | None = None,
     ) -> None:
         self.model, self.backbone = model.eval(), backbone.eval().to(device)
         self._maps_of = frozen(self.backbone)
         self.own, self.device, self.half, self.record = own, device, half, record
         self.probabilities = dict(probabilities or {})
         self.views = views
+        self.means, self.shot_weights = means, shot_weights
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -152,6 +158,7 @@ class Recogniser:
         *,
         beside: Beside | None = None,
         missing: Missing = "error",
+        shots: Shots | None = None,
         batch_size: int = 32,
         attention_top: int = 0,
         on_bad: Literal["raise", "keep"] = "raise",
@@ -168,6 +175,8 @@ class Recogniser:
                 classes, and gamma is added to the scores of every class that the run was not trained on.
             missing: attributes of new classes that are not given are an error, or become the "mean" of the seen
                 classes, or "zero".
+            shots: a few images of classes without training images, which count beside the descriptions: a folder with a
+                folder for each class, or {name: images}. Probabilities are then None.
             batch_size: images in a step of the backbone.
             attention_top: number of best classes whose attention is returned for each image.
             on_bad: raise for an image that cannot be read, or return a `Prediction` with `error`.
@@ -179,11 +188,10 @@ class Recogniser:
             UserError: classes that do not fit the run; with on_bad="raise" an image that cannot be read.
         """
         found = []
+        candidates = self.own.candidates(classes, beside, missing)
+        term = None if shots is None else self.shots(candidates, shots)
         for prediction in self.stream(
-            images,
-            self.own.candidates(classes, beside, missing),
-            batch_size=batch_size,
-            attention_top=attention_top,
+            images, candidates, batch_size=batch_size, attention_top=attention_top, term=term
         ):
             if prediction.error is not None and on_bad == "raise":
                 raise UserError(prediction.error)
@@ -197,6 +205,7 @@ class Recogniser:
         *,
         batch_size: int = 32,
         attention_top: int = 0,
+        term: ShotTerm | None = None,
     ) -> Iterator[Prediction]:
         """As `predict`, batch by batch in limited memory; unreadable images give predictions with `error`."""
         with torch.inference_mode():
@@ -204,11 +213,12 @@ class Recogniser:
             descriptions = candidates.embeddings.to(device, dtype)
             scorer = self.model.classifier(ClassSet(descriptions, candidates.training_ids.to(device)))
             bias = candidates.bias.to(self.device)
-        calibrated = self.probabilities_for(candidates)
+        calibrated = self.probabilities_for(candidates) if term is None else None
 
         def recognise(pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
             maps = [self._round(self._maps_of(view)) for view in pixels.unbind(1)]
-            return self._recognise(maps, scorer, descriptions, bias, attention_top)
+            added = bias if term is None else bias + term(_pool_views(maps))
+            return self._recognise(maps, scorer, descriptions, added, attention_top)
 
         numbered = enumerate(each_image(images))
         for reads, found in in_batches(numbered, self._read, recognise, batch_size, self.device):
@@ -216,6 +226,29 @@ class Recogniser:
             for name, error in reads:
                 scores, attention = (torch.empty(0), None) if error else next(results)
                 yield _prediction(name, candidates, scores, attention, error, calibrated)
+
+    def shots(self, candidates: CandidateClasses, shots: Shots) -> ShotTerm:
+        """What a few images of some of the candidates add to the scores; `stream` takes it.
+
+        Raises:
+            UserError: a class is no candidate or was trained on, an image cannot be read, or the run has no weights.
+        """
+        features = {}
+        for name, images in list_shots(shots).items():
+            rows = []
+            pooled = in_batches(
+                enumerate(each_image(images)), self._read,
+                lambda pixels: _pool_views([self._round(self._maps_of(v)) for v in pixels.unbind(1)]).cpu(),
+                32, self.device,
+            )  # fmt: skip
+            for reads, found in pooled:
+                for _, error in reads:
+                    if error is not None:
+                        raise UserError(f"shots of class {name}: {error}")
+                assert found is not None
+                rows.append(found)
+            features[name] = torch.cat(rows)
+        return shot_term(candidates, features, self.means, self.shot_weights)
 
     def probabilities_for(self, candidates: CandidateClasses) -> Probabilities | None:
         """What turns these candidates' scores into probabilities; None for a run without."""
@@ -299,10 +332,24 @@ def load(
             f"d={trunk.feature_dim}; name the backbone that made the features with --backbone"
         )
     record = read_record(opened.folder.path, own.attributes)
-    saved = opened.folder.load_json(opened.folder.gamma).get("probabilities")
-    probabilities = read_probabilities(saved, str(opened.folder.gamma))
-    device, half = opened.fabric.device, opened.stored_as_half
-    return Recogniser(opened.model, trunk, own, device, half, record, probabilities, features.views)
+    chosen, where = opened.folder.load_json(opened.folder.gamma), str(opened.folder.gamma)
+    return Recogniser(
+        opened.model,
+        trunk,
+        own,
+        opened.fabric.device,
+        opened.stored_as_half,
+        record,
+        read_probabilities(chosen.get("probabilities"), where),
+        features.views,
+        read_means(opened.folder.class_means),
+        read_shot_weights(chosen.get("shots"), where),
+    )
+
+
+def _pool_views(maps: Sequence[Tensor]) -> Tensor:
+    """Pooled features (B, d): the mean over the regions of all views, as evaluation pools."""
+    return torch.stack([pool(view.flatten(2).transpose(1, 2)) for view in maps]).mean(0)
 
 
 def _prediction(

@@ -88,7 +88,7 @@ def read_inputs(model: Model, data: ZeroShotDataset, indices: Tensor, view: int 
         return read_batch(data.images.image, data.image_ids[indices], model.backbone)
     if model.reads == "regions":
         return data.read_regions(indices, view)
-    return _pooled(data, indices)
+    return pooled_features(data, indices)
 
 
 def place_of(model: Model) -> tuple[torch.device, torch.dtype]:
@@ -99,7 +99,7 @@ def place_of(model: Model) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def _pooled(data: ZeroShotDataset, indices: Tensor) -> Tensor:
+def pooled_features(data: ZeroShotDataset, indices: Tensor) -> Tensor:
     """Pooled features (B, d) float32; kept, because the trainings of a search score the same images."""
     held: dict[str, Tensor] | None = getattr(data, _POOLED, None)
     if held is None:

@@ -27,8 +27,7 @@ class RunFolder:
 
     config.yaml, metrics.jsonl, TensorBoard events, checkpoint.pt, gamma.json, trials (where epochs are chosen),
     model.safetensors, classes.csv, descriptions.json (where texts describe the classes), data.json, results.json,
-    predictions.csv, accuracy.csv, confusion.csv,
-    attention.png, accuracy.png, report.html.
+    class_means.safetensors, predictions.csv, accuracy.csv, confusion.csv, attention.png, accuracy.png, report.html.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,6 +39,7 @@ class RunFolder:
         self.trials = path / "trials"
         self.model = path / "model.safetensors"
         self.classes = path / "classes.csv"
+        self.class_means = path / "class_means.safetensors"
         self.descriptions = path / RECORD_OF_RUN
         self.data = path / "data.json"
         self.results = path / "results.json"
@@ -70,7 +70,9 @@ class RunFolder:
         if settings.run.resume and self.checkpoint.exists():
             self.refuse_other_data(data)
         if not settings.run.resume:
-            for old in (self.descriptions, self.checkpoint, self.metrics, self.gamma, self.results):
+            for old in (
+                self.descriptions, self.checkpoint, self.metrics, self.gamma, self.results, self.class_means,
+            ):  # fmt: skip
                 old.unlink(missing_ok=True)
             shutil.rmtree(self.trials, ignore_errors=True)
             for events in self.path.glob("events.out.tfevents.*"):

@@ -24,6 +24,7 @@ from fastzsl.errors import UserError
 from fastzsl.methods.attended.pooled import Pooled
 from fastzsl.prediction import recogniser as predictor
 from fastzsl.protocol.scoring import score_images
+from fastzsl.protocol.shots import ShotWeights
 from fastzsl.train import train
 from fastzsl.training.inputs import prepare
 from fastzsl.training.settings import Settings, load_settings
@@ -351,6 +352,51 @@ def test_a_file_of_predictions_continues_and_has_probabilities_rejections_and_he
     assert out.read_bytes() == content
 
 
+def test_a_few_images_of_a_new_class_count_as_the_run_chose(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shots = tmp_path / "shots"
+    (shots / "Like_3").mkdir(parents=True)
+    for i in (0, 1):
+        shutil.copy(folder / "images" / "class 3" / f"{i}.png", shots / "Like_3" / f"{i}.png")
+    model = fastzsl.load(run)
+    assert model.means is not None
+    model.shot_weights = ShotWeights(0.5, {1: 2.0, 2: 4.0})
+    new = {"like 3": [1, 1, 0, 0.3], "other": [0, 0, 0, 0.9]}
+    image = folder / "images" / "class 3" / "2.png"
+    plain = model.predict(image, new, beside="seen")[0]
+    found = model.predict(image, new, beside="seen", shots=shots)[0]
+    pooled = [
+        model.backbone(model.backbone.preprocess(Image.open(p).convert("RGB"))[None])
+        .half()
+        .float()
+        .mean((2, 3))[0]
+        for p in (*sorted((shots / "Like_3").iterdir()), image)
+    ]
+    centre = model.means.centre
+    expected = (
+        0.5 * 4.0 * F.cosine_similarity(pooled[2] - centre, (pooled[0] + pooled[1]) / 2 - centre, dim=0)
+    )
+    added = found.scores - plain.scores
+    torch.testing.assert_close(added[0], expected.detach(), rtol=0, atol=1e-3)
+    assert added[1] == 0
+    known = 2.0 * F.cosine_similarity((pooled[2] - centre)[None], model.means.means - centre)
+    torch.testing.assert_close(added[2:], known.detach(), rtol=0, atol=1e-3)
+    assert found.probabilities is None
+    for wrong, message in (
+        ({"like 4": [image]}, 'like 4: it is no candidate; did you mean "like 3"'),
+        ({"class 3": [image]}, "class 3: the run was trained on images of this class"),
+        ({"like 3": []}, "like 3: no images"),
+        ({"like 3": [b"none"]}, "like 3: image 0: not a readable image"),
+        (tmp_path / "nothing", "no folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.predict(image, new, beside="seen", shots=wrong)
+    model.means = None
+    with pytest.raises(UserError, match="the run has no weights for a few images"):
+        model.predict(image, new, shots=shots)
+
+
 def test_rejection_without_a_threshold_is_refused(
     run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -402,6 +448,9 @@ def test_new_classes_beside_the_seen_ones_get_gamma_and_the_output_says_so(
         (["image.png", "--out", "a.txt"], "--out a.txt: wanted a file that ends with .csv, .jsonl, .parquet"),
         (["image.png", "--out", "a.csv", "--json"], "--json prints and --out writes a file"),
         (["image.png", "--missing", "guess"], "--missing"),
+        (["image.png", "--shots", "empty", "--reject"], "--reject has no threshold for --shots"),
+        (["image.png", "--shots", "gone"], "no folder gone"),
+        (["image.png", "--shots", "empty"], "empty: no class; wanted a folder of images for each class"),
         (["image.png", "--beside", "seen"], "--beside seen needs new classes; wanted --classes FILE"),
         (["image.png", "--beside", "unseen", "--classes", "file"], "--beside"),
     ],
