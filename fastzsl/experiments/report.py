@@ -136,7 +136,7 @@ def _dataset_sections(
                 "The paper's figure 2a: images of unseen classes, the attention of their own class "
                 "(green) and of "
                 "three other unseen classes, scaled up bilinearly. White outline: the object, where it is "
-                "known."
+                "known. The images are the best, the middle and the worst by the rank of their own class."
             )
             sections.append(Section(f"Attention, {heading}", text, exhibits=exhibits))
     return sections
@@ -168,7 +168,7 @@ def _exhibits(measured: TrainingResult, data: ZeroShotDataset, trials: TrialTabl
     weights = trials.path(measured.training.trial) / "model.safetensors"
     if not weights.exists():
         return []
-    return gallery(_load_model(measured, data, weights), data, measured.trial_result.scores, count=4)
+    return gallery(_load_model(measured, data, weights), data, measured.trial_result.scores, count=6)
 
 
 def _load_model(measured: TrainingResult, data: ZeroShotDataset, weights: Path) -> Model:

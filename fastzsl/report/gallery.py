@@ -54,19 +54,26 @@ class Exhibit:
         verdict: the class that the model predicts among the unseen classes.
         right: whether the prediction is right.
         tiles: the image, the true class's attention, three negatives' attention.
+        place: "best", "median" or "worst" of the data set's images, ordered by `rank`.
+        rank: of the true class among the candidates, 1 if it has the highest score.
+        candidates: number of classes to choose from.
     """
 
     true: str
     verdict: str
     right: bool
     tiles: list[Tile]
+    place: str
+    rank: int
+    candidates: int
 
 
 def gallery(
     model: Model, data: ZeroShotDataset, scores: TestScores, count: int = 6, negatives: int = 3
 ) -> list[Exhibit]:
-    """Exhibits for `count` images of unseen classes, of as many classes as possible. The three other classes are those
-    with the highest scores. Images of seen classes are shown if no unseen class has images.
+    """Exhibits for `count` images of unseen classes: a third each from the best, the middle and the worst of all,
+    ordered by the rank of the true class. The three other classes are those with the highest scores. Images of seen
+    classes are shown if no unseen class has images.
 
     Attention is scaled up bilinearly from the regions' grid to the image's size, as in the paper. Empty
     where the data set has no images, or the model no attention.
@@ -77,7 +84,10 @@ def gallery(
     if not len(images):
         images, classes = data.test_seen, data.seen
     rows = scores.conventional_rows if len(data.test_unseen) else scores.seen_scores[:, data.seen]
-    spread = torch.linspace(0, len(images) - 1, count).round().long().unique()
+    labels = torch.searchsorted(classes, data.labels[images])
+    ranks, chosen = _ranks(rows, labels), best_median_worst(rows, labels, count)
+    spread = torch.tensor([place for places in chosen.values() for place in places])
+    positions = [name for name, places in chosen.items() for _ in places]
     picked = images[spread]
     attention = attention_of(model, data, picked, torch.arange(data.num_classes))
     if attention is None or round(attention.shape[2] ** 0.5) ** 2 != attention.shape[2]:
@@ -98,9 +108,53 @@ def gallery(
             for c in (label, *others)
         ]
         exhibits.append(
-            Exhibit(data.class_names[label], data.class_names[order[0]], order[0] == label, tiles)
+            Exhibit(
+                data.class_names[label],
+                data.class_names[order[0]],
+                order[0] == label,
+                tiles,
+                positions[row],
+                int(ranks[place]),
+                len(classes),
+            )
         )
     return exhibits
+
+
+def best_median_worst(scores: Tensor, labels: Tensor, count: int) -> dict[str, list[int]]:
+    """Rows of images to show, so that failures are shown like successes.
+
+    Args:
+        scores: (N, C) of the images.
+        labels: (N,) column of each image's class.
+        count: images to show; fewer if there are fewer, and at least one.
+
+    Returns:
+        "best", "median" and "worst" -> rows, ordered by the rank of the image's class, and among equal ranks by the
+        lead of its score over the highest other one. The rows of a group are of different classes where possible.
+    """
+    own = scores.gather(1, labels[:, None])[:, 0]
+    lead = own - scores.scatter(1, labels[:, None], -torch.inf).amax(1)
+    by_lead = lead.argsort(descending=True, stable=True)
+    order = by_lead[_ranks(scores, labels)[by_lead].argsort(stable=True)].tolist()
+    middle = len(order) // 2
+    from_middle = sorted(range(len(order)), key=lambda i: abs(i - middle))
+    groups = {"best": order, "median": [order[i] for i in from_middle], "worst": order[::-1]}
+    shown: dict[str, list[int]] = {name: [] for name in groups}
+    used: set[int] = set()
+    for turn in range(min(count, len(order))):
+        name = ("best", "worst", "median")[turn % 3]
+        known = {int(labels[row]) for row in shown[name]}
+        free = [row for row in groups[name] if row not in used]
+        row = next((row for row in free if int(labels[row]) not in known), free[0])
+        shown[name].append(row)
+        used.add(row)
+    return shown
+
+
+def _ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """Rank (N,) of each image's class, 1 if no other class has a higher score."""
+    return 1 + (scores > scores.gather(1, labels[:, None])).sum(1)
 
 
 def overlay(image: Image.Image, attention: Tensor, mask: np.ndarray | None) -> Image.Image:

@@ -63,7 +63,8 @@ def write_run_report(
             "Where the attention looks",
             f"Images of classes that the model {never}. Bright is where the attention of a class looks: "
             f"of the image's own class (green) and of the three other {kind} classes with the highest scores. "
-            "A white outline is the object, where it is known.",
+            "A white outline is the object, where it is known. The images are the best, the middle and the worst of "
+            "the test, ordered by the rank of their own class, so that failures are shown like successes.",
             exhibits=exhibits,
         ),
         Section(
