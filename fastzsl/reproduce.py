@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from lightning_fabric import Fabric
 from rich.console import Console
 
 from fastzsl.command.console import ProgressBars, open_console, progress_bars
@@ -26,6 +25,7 @@ from fastzsl.experiments.search import search_entry
 from fastzsl.experiments.sources import data_settings, seeded
 from fastzsl.experiments.sweep import SweepTrials, sweep_rows, sweep_trials
 from fastzsl.experiments.tables import attention_table, differences, table_1, table_2
+from fastzsl.fabric import Fabric
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.protocol.trials import Trial, TrialTable
 from fastzsl.protocol.workers import run_trials

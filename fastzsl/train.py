@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
 
@@ -19,6 +18,7 @@ from fastzsl.command.run_settings import parse_run_settings
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.data.held_out import SeenClassesOnly
 from fastzsl.errors import UserError
+from fastzsl.fabric import Fabric
 from fastzsl.features.backbones import Backbone
 from fastzsl.files.lock import locked
 from fastzsl.files.tensors import save_tensors

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_fabric import Fabric
 from rich.console import Console
 
 from fastzsl.command.console import open_console, progress_bars
@@ -18,6 +17,7 @@ from fastzsl.command.run_settings import base_settings, read_value
 from fastzsl.data.formats.xlsa17 import KNOWN, validation_names
 from fastzsl.errors import UserError
 from fastzsl.experiments.sources import data_settings
+from fastzsl.fabric import Fabric
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.methods.method import Method
 from fastzsl.protocol.folds import ClassFolds, Folds, NamedClasses

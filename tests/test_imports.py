@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -12,7 +14,7 @@ import fastzsl
 PACKAGE = Path(fastzsl.__file__).parent
 
 FLOORS = (
-    ("errors", "processors"),
+    ("errors", "processors", "fabric"),
     ("files", "ops", "losses", "distributed"),
     ("features", "text"),
     ("data",),
@@ -122,3 +124,12 @@ def test_entry_points_import_no_entry_point() -> None:
     for module, targets in imports(modules()).items():
         if room(module) in ENTRY_POINTS:
             assert not {room(t) for t in targets} & set(ENTRY_POINTS), module
+
+
+def test_the_train_command_imports_no_torchmetrics() -> None:
+    """Lightning Fabric would import it, with scipy.signal and more, to read its version."""
+    code = (
+        "import sys, fastzsl.train; print([m for m in ('torchmetrics', 'scipy.signal') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

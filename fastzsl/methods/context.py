@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from fastzsl.fabric import Fabric
 
 Listener = Callable[[int, int, Mapping[str, float]], None]
 """Called after a step with its number (from 1), the number of all steps, and values such as losses."""
@@ -21,7 +21,7 @@ def _nobody(step: int, total: int, figures: Mapping[str, float]) -> None:
 
 
 def _one_cpu() -> Fabric:
-    from lightning_fabric import Fabric
+    from fastzsl.fabric import Fabric
 
     return Fabric(accelerator="cpu", devices=1)
 

@@ -21,6 +21,7 @@ from fastzsl.report.heatmap import heatmap_overlay, upsample
 
 EDGE = 176
 """Longest side in pixels of an image of the gallery."""
+DPI = 110
 
 
 @dataclass(frozen=True)
@@ -178,19 +179,28 @@ def _shrink(image: Image.Image) -> Image.Image:
 
 
 def save_gallery(exhibits: list[Exhibit], path: Path, title: str) -> None:
-    """The gallery as one PNG, with one row for each image."""
+    """The gallery as one PNG, with one row for each image.
+
+    Tiles are put on the figure as pixels. A grid of axes with a layout took most of the report's time.
+    """
     columns = max(len(e.tiles) for e in exhibits)
-    figure, rows = plt.subplots(
-        len(exhibits), columns, figsize=(1.75 * columns, 2.0 * len(exhibits) + 0.4), layout="constrained",
-        squeeze=False,
-    )  # fmt: skip
-    for exhibit, panels in zip(exhibits, rows):
-        for axes in panels:
-            axes.axis("off")
-        for tile, axes in zip(exhibit.tiles, panels):
-            axes.imshow(tile.image)
+    width, height, top = EDGE + 14, EDGE + 26, 34
+    sheet = width * columns, height * len(exhibits) + top
+    figure = plt.figure(figsize=(sheet[0] / DPI, sheet[1] / DPI), dpi=DPI)
+    for row, exhibit in enumerate(exhibits):
+        for column, tile in enumerate(exhibit.tiles):
+            left, bottom = (
+                column * width + (width - tile.image.width) // 2,
+                sheet[1] - top - (row + 1) * height,
+            )
+            figure.figimage(np.asarray(tile.image), left, bottom)
             colour = {"true": "#2a7a4b", "negative": "#444444"}.get(tile.kind, "black")
-            axes.set_title(tile.caption, fontsize=8, color=colour)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=110)
+            place = (column + 0.5) * width / sheet[0], (bottom + tile.image.height + 4) / sheet[1]
+            figure.text(*place, _cut(tile.caption), fontsize=8, color=colour, ha="center", va="bottom")
+    figure.text(0.5, 1 - top / 2 / sheet[1], _cut(title, 100), fontsize=10, ha="center", va="center")
+    figure.savefig(path)
     plt.close(figure)
+
+
+def _cut(text: str, length: int = 28) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -8,11 +8,9 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from fastzsl.errors import UserError, first_line
+from fastzsl.fabric import DDPStrategy, Fabric, MisconfigurationException
 from fastzsl.training.settings import Settings
 
 R = TypeVar("R")

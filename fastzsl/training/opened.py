@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lightning_fabric import Fabric
-
 from fastzsl.data.descriptions.reading import Descriptions
 from fastzsl.data.formats.folder import read_class_table
 from fastzsl.errors import UserError
+from fastzsl.fabric import Fabric
 from fastzsl.features.backbones import Backbone
 from fastzsl.files.tensors import load_tensors
 from fastzsl.methods.method import Model, new_model

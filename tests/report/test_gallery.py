@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
-from fastzsl.report.gallery import best_median_worst
+import numpy as np
+import torch
+from PIL import Image
+
+from fastzsl.report.gallery import Exhibit, Tile, best_median_worst, save_gallery
 
 
 def ranks(scores: torch.Tensor, labels: torch.Tensor) -> list[int]:
@@ -34,3 +38,12 @@ def test_the_first_of_the_best_has_the_largest_lead() -> None:
 def test_few_images_are_shown_once() -> None:
     shown = best_median_worst(torch.eye(2), torch.tensor([0, 0]), 6)
     assert sorted(row for places in shown.values() for row in places) == [0, 1]
+
+
+def test_the_saved_gallery_has_every_tile_pixel_by_pixel(tmp_path: Path) -> None:
+    colours = [(250, 10, 10), (10, 250, 10), (10, 10, 250)]
+    tiles = [Tile(f"class {'x' * 99} $_{{", "true", Image.new("RGB", (90, 60), c)) for c in colours]
+    save_gallery([Exhibit("a", "b", False, tiles, "worst", 2, 3)] * 2, tmp_path / "g.png", "data")
+    pixels = np.asarray(Image.open(tmp_path / "g.png").convert("RGB")).reshape(-1, 3)
+    for colour in colours:
+        assert (pixels == colour).all(1).sum() == 2 * 90 * 60
