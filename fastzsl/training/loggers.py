@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,11 +58,9 @@ class LightningLog:
         logger_class = _find(name)
         place: dict[str, Any] = {"save_dir": str(folder)}
         if name == "mlflow":
-            place = {
-                "experiment_name": "fastzsl",
-                "run_name": folder.name,
-                "save_dir": str(folder / "mlruns"),
-            }
+            # Without a server of the user's own a database in the run folder; MLflow refuses plain folders.
+            uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}"
+            place = {"experiment_name": "fastzsl", "run_name": folder.name, "tracking_uri": uri}
         else:
             place |= {"project": "fastzsl", "name": folder.name}
         try:

@@ -95,13 +95,16 @@ def test_a_service_that_refuses_is_one_line(tmp_path: Path, lightning: None) -> 
         loggers.open_log("wandb", tmp_path, 0, {"seed": 13})
 
 
-def test_mlflow_itself_holds_the_figures(tmp_path: Path) -> None:
+def test_mlflow_itself_holds_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "birds").mkdir()
     log = loggers.open_log("mlflow", tmp_path / "birds", 0, {"seed": 1})
     log.log(3, {"loss": 0.5})
     log.close()
-    client = mlflow.tracking.MlflowClient(f"file:{tmp_path / 'birds' / 'mlruns'}")
+    client = mlflow.tracking.MlflowClient(f"sqlite:///{tmp_path / 'birds' / 'mlflow.db'}")
     [run] = client.search_runs([client.get_experiment_by_name("fastzsl").experiment_id])
     assert run.info.run_name == "birds"
     assert run.data.metrics == {"loss": 0.5}
