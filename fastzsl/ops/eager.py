@@ -16,6 +16,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
 REMAKES_DECODED = False  # autograd saves the decoded features, see `planner.score_costs`
 
 _EPS = 1e-12  # F.normalize's clamp
+_NOTHING = 1e-30
 _SLOPE = 1e-6  # added to |x|, whose power below 1 has an infinite slope at 0
 
 
@@ -74,6 +75,15 @@ def attended_scores(
     return scores / decoded.norm(dim=-1).clamp_min(_EPS) if cosine else scores
 
 
+def compress(x: Tensor, power: float) -> Tensor:
+    """sign(x) |x|^power of frozen numbers.
+
+    In one buffer, because to allocate an array of this size takes longer than to compute it, and as a product with
+    |x|^(power - 1), because PyTorch's `copysign` is three times as slow. What is added changes 0 only.
+    """
+    return x.abs().add_(_NOTHING).pow_(power - 1).mul_(x)
+
+
 def prepare_regions(
     stored: Tensor,
     images: Tensor | None,
@@ -91,8 +101,7 @@ def prepare_regions(
         return (x * factor).to(dtype)
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and x.requires_grad):
         return (x * (x.abs() + _SLOPE) ** (power - 1) * factor).to(dtype)
-    # One buffer: to allocate an array of this size takes longer than to compute it.
-    compressed = x.abs().pow_(power).copysign_(x)
+    compressed = compress(x, power)
     if isinstance(factor, Tensor) and factor.requires_grad and torch.is_grad_enabled():
         return (compressed * factor).to(dtype)
     return compressed.mul_(factor).to(dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastzsl.ops import eager
 from fastzsl.ops.native import empty_large, loaded_module, threads_for
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -40,5 +41,5 @@ def prepare_regions(
         threads_for(_WORK * out.numel()),
     )  # fmt: skip
     if not fused:
-        out = out.abs().pow_(power).copysign_(out).mul_(factor)
+        out = eager.compress(out, power).mul_(factor)
     return out.to(dtype)
