@@ -1,7 +1,7 @@
 """A training in float16 with scaled losses (`16-mixed`) continues with the scale that it had.
 
-Fabric takes bfloat16 in its place on the CPU unless it gets the plugin itself, so the test gives it the plugin; on a GPU
-`--precision 16-mixed` makes the same one.
+Fabric takes bfloat16 in its place on the CPU unless it gets the plugin itself, so the test gives it the plugin; on a
+GPU `--precision 16-mixed` makes the same one.
 """
 
 from __future__ import annotations
