@@ -2,8 +2,8 @@
 
     python -m bench.drop_in [--threads 2] [--seconds 5]
 
-checks that both give the same outputs and gradients, and prints times and ratios. Letters: B images, R regions, f
-features of a region, n attributes, v numbers of a word vector, k classes.
+checks that both give the same outputs, and prints times and ratios; with one thread its processor time. Letters: B
+images, R regions, f features of a region, n attributes, v numbers of a word vector, k classes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -133,6 +134,10 @@ def step(function: Model, inputs: list[Tensor]) -> list[Tensor]:
     return [output.detach(), *(torch.zeros_like(t) if g is None else g for g, t in zip(found, inputs[1:]))]
 
 
+def output_only(function: Model, inputs: list[Tensor]) -> list[Tensor]:
+    return [function(*inputs)]
+
+
 def main() -> None:
     from bench.measure import check, interleaved  # needs the native kernels, the formulas above do not
 
@@ -143,22 +148,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     # With one thread its own processor time, which other programs on the machine disturb little.
     clock = time.thread_time if options.threads == 1 else time.perf_counter
-    for name, (plain, fused) in MODELS.items():
+    for name in MODELS:
         torch.manual_seed(0)
         inputs = inputs_of(name, CUB)
-        with torch.no_grad():
-            truth = plain(*(t.double() for t in inputs))
         frozen = [t.detach() for t in inputs]
-        for what, runs in {
-            "forward": {"fastzsl": lambda: [fused(*frozen)], "einsum": lambda: [plain(*frozen)]},
-            "forward + backward": {
-                "fastzsl": lambda: step(fused, inputs),
-                "einsum": lambda: step(plain, inputs),
-            },
-        }.items():
-            if what == "forward":
-                check(runs, truth, torch.float32)  # type: ignore[arg-type]
-            times, _ = interleaved(runs, torch.float32, clock, options.seconds)  # type: ignore[arg-type]
+        truth = MODELS[name][0](*(t.double() for t in frozen))
+        forward, training = (
+            {who: partial(how, function, given) for who, function in zip(("einsum", "fastzsl"), MODELS[name])}
+            for how, given in ((output_only, frozen), (step, inputs))
+        )
+        check(forward, truth, torch.float32)
+        for what, runs in (("forward", forward), ("forward + backward", training)):
+            times, _ = interleaved(runs, torch.float32, clock, options.seconds)
             ratio = times["einsum"] / times["fastzsl"]
             print(f"{name:10} {what:20} {1e3 * times['fastzsl']:8.1f} ms, einsum {ratio:.2f} times as long")
 

@@ -1,5 +1,5 @@
-"""The swaps of docs/drop-in.md: the same outputs and gradients as the einsum formulas, and what the page says to use for
-what the ops leave out."""
+"""The swaps of docs/drop-in.md: the same outputs and gradients as the einsum formulas, and what to use for what the ops
+leave out."""
 
 from __future__ import annotations
 
