@@ -38,11 +38,8 @@ class ScoringModule(nn.Module):
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         self.eval()
-        if attention:
-            d, m = self.backbone.feature_dim, len(recogniser.attribute_names)
-            features = torch.zeros(1, 4, d) if model.reads == "regions" else torch.zeros(1, d)
-            if model.attention(features, torch.zeros(1, m)) is None:
-                raise UserError("the run's method has no attention; leave --attention out")
+        if attention and not recogniser.has_attention:
+            raise UserError("the run's method has no attention; leave --attention out")
 
     def forward(self, images: Tensor, class_embeddings: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Scores of equation 8, without gamma.

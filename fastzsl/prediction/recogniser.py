@@ -131,6 +131,15 @@ class Recogniser:
         """Calibration of equation 9, chosen when the run was trained."""
         return self.own.gamma
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether the run's method has attention to show."""
+        device, dtype = place_of(self.model)
+        shape = (1, 4) if self.model.reads == "regions" else (1,)
+        features = torch.zeros(*shape, self.backbone.feature_dim, device=device, dtype=dtype)
+        with torch.no_grad():
+            return self.model.attention(features, self.own.embeddings[:1].to(device, dtype)) is not None
+
     def describe(
         self, texts: Mapping[str, str | Sequence[str]], model: str | None = None
     ) -> dict[str, dict[str, float]]:

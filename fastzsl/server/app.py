@@ -50,6 +50,7 @@ def build_app(recogniser: Recogniser, hosts: list[str], largest: int) -> Any:
         from starlette.routing import Route
     except ImportError:
         raise UserError("the server needs starlette and uvicorn: pip install 'fastzsl[serve]'") from None
+    attends = recogniser.has_attention
     turn = threading.Lock()  # one image at a time: the backbone uses all cores
 
     def answer(request: Request) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def build_app(recogniser: Recogniser, hosts: list[str], largest: int) -> Any:
                 "classes": list(recogniser.class_names),
                 "attributes": list(recogniser.attribute_names),
                 "texts": recogniser.record is not None,
+                "attention": attends,
             },
             headers=HEADERS,
         )

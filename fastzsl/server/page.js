@@ -8,6 +8,8 @@ fetch("/about").then((r) => r.json()).then((about) => {
     ? "NAME=TEXT, for example okapi=a forest giraffe with striped legs"
     : `NAME: attribute=number, ... with all of ${about.attributes.slice(0, 12).join(", ")}` +
       (about.attributes.length > 12 ? ` and ${about.attributes.length - 12} more` : "");
+  at("heatmap").checked = about.attention;
+  at("heatmap").disabled = !about.attention;
   document.body.dataset.ready = "yes";
 });
 

@@ -29,6 +29,7 @@ from fastzsl.data.formats.folder import read_class_table
 from fastzsl.errors import UserError
 from fastzsl.features.backbones import load_backbone
 from fastzsl.methods.attended.method import Attended
+from fastzsl.methods.attended.pooled import Pooled
 from fastzsl.methods.method import new_model
 from fastzsl.prediction.classes import OwnClasses
 from fastzsl.prediction.recogniser import Recogniser
@@ -175,6 +176,17 @@ def test_wrong_requests_are_told_in_one_line(address: str, options: dict[str, An
     assert status == 400
     assert message in answer["error"]
     assert "\n" not in answer["error"]
+
+
+def test_the_page_is_told_what_the_run_has(address: str, recogniser: Recogniser) -> None:
+    about = json.loads(ask(f"{address}/about")[1])
+    assert about == {
+        "classes": ["ball", "box", "ring"], "attributes": ["red", "round", "weight"], "texts": False,
+        "attention": True,
+    }  # fmt: skip
+    pooled = new_model(Pooled(hidden=8), recogniser.backbone.feature_dim, 3, 0)
+    own = Recogniser(pooled, recogniser.backbone, recogniser.own, torch.device("cpu"))
+    assert not own.has_attention
 
 
 def test_other_bodies_paths_and_hosts_are_refused(address: str) -> None:
