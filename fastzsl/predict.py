@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,6 +62,8 @@ class Settings:
             count beside the descriptions.
         top: number of classes shown for each image.
         heatmap: folder for images overlaid with the attention of each shown class.
+        attributes: with --heatmap, attributes of the run to show instead of the classes: where the model looked for
+            each, in every image (a run of --method dazle).
         out: file for the predictions, .csv, .jsonl or .parquet, instead of a table; one row for each image and shown
             class. If the command is stopped, run it again to continue.
         reject: say of each image whether it is none of the candidates: its best class is below the threshold that was
@@ -85,6 +87,7 @@ class Settings:
     shots: Path | None = None
     top: int = 5
     heatmap: Path | None = None
+    attributes: tuple[str, ...] = ()
     out: Path | None = None
     reject: bool = False
     json: bool = False
@@ -106,6 +109,10 @@ class Settings:
             )
         if self.shots is not None and self.reject:
             raise UserError("--reject has no threshold for --shots; wanted one of them")
+        if self.attributes and self.heatmap is None:
+            raise UserError(
+                f"--attributes {self.attributes[0]} shows where the model looked for it; wanted --heatmap DIR as well"
+            )
         for name in ("top", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; wanted 1 or more")
@@ -182,7 +189,7 @@ def _to_file(
     """Write --out, from where an earlier command stopped. The entries with errors, and the images of this call."""
     assert settings.out is not None
     decisive = {
-        **{name: str(getattr(settings, name)) for name in ("top", "heatmap", "reject")},
+        **{name: str(getattr(settings, name)) for name in ("top", "heatmap", "attributes", "reject")},
         "run": _run_digest(settings.run.resolve()),
         "names": candidates.names,
         "description": candidates.description,
@@ -239,8 +246,8 @@ def _entries(
         task = progress.add_task("recognising", total=len(images))
         found = recogniser.stream(
             images, candidates,
-            batch_size=settings.batch_size, attention_top=settings.top if settings.heatmap else 0,
-            term=term,
+            batch_size=settings.batch_size, attributes=settings.attributes, term=term,
+            attention_top=settings.top if settings.heatmap and not settings.attributes else 0,
         )  # fmt: skip
         for prediction in found:
             progress.advance(task)
@@ -255,12 +262,19 @@ def _entries(
                 best = prediction.scores.topk(len(rows)).indices
                 for row, value in zip(rows, prediction.probabilities[best].tolist()):
                     row["probability"] = value
+            shown: dict = {}
             if settings.heatmap:
-                overlays = _write_overlays(prediction, settings.heatmap, len(rows), stems)
-                for row, path in zip(rows, overlays):
-                    row["heatmap"] = str(path)
+                names = settings.attributes or [row["class"] for row in rows]
+                overlays = _write_overlays(
+                    prediction, settings.heatmap, names, bool(settings.attributes), stems
+                )
+                if settings.attributes:
+                    shown["attributes"] = {name: str(path) for name, path in zip(names, overlays)}
+                else:
+                    for row, path in zip(rows, overlays):
+                        row["heatmap"] = str(path)
             rejected = {"none_of_these": prediction.none_of_these} if settings.reject else {}
-            yield {"image": prediction.image, **rejected, "predictions": rows}
+            yield {"image": prediction.image, **rejected, "predictions": rows, **shown}
 
 
 def _stems(images: list[Path]) -> Counter[str]:
@@ -268,8 +282,12 @@ def _stems(images: list[Path]) -> Counter[str]:
     return Counter(path.stem[:LONGEST].lower() for path in images)
 
 
-def _write_overlays(prediction: Prediction, folder: Path, count: int, stems: Counter[str]) -> list[Path]:
-    """`<image>-<rank>-<class>.png`; the name of an image that is not the only one of this name gets a digest.
+def _write_overlays(
+    prediction: Prediction, folder: Path, names: Sequence[str], attributes: bool, stems: Counter[str]
+) -> list[Path]:
+    """`<image>-<rank>-<class>.png`, or `<image>-<place>-<attribute>.png` with the place among --attributes.
+
+    The name of an image that is not the only one of this name gets a digest.
 
     A name depends on the image's path alone, so a command that continues writes no name twice.
     """
@@ -278,10 +296,11 @@ def _write_overlays(prediction: Prediction, folder: Path, count: int, stems: Cou
     if stems[stem.lower()] > 1:
         stem += "-" + hashlib.sha256(os.fsencode(prediction.image)).hexdigest()[:8]
     paths = []
-    for rank, (name, _) in enumerate(prediction.top(count)):
+    for rank, name in enumerate(names):
         plain = re.sub(r"[^\w.-]+", "_", name)[:LONGEST]
         paths.append(folder / f"{stem}-{rank + 1}-{plain}.png")
-        heat = prediction.heatmap(rank, image.height, image.width)
+        size = (image.height, image.width)
+        heat = prediction.attribute_heatmap(name, *size) if attributes else prediction.heatmap(rank, *size)
         heatmap_overlay(image, heat).save(paths[-1])
     return paths
 

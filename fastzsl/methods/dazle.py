@@ -110,6 +110,11 @@ class DazleModel(Model):
         owned = self.attributes_of(classes.descriptions)
         return lambda regions: self.evidence(regions)[0] @ owned.mT
 
+    @property
+    def shows_attributes(self) -> bool:
+        """Not where the embeddings are reduced: the queries are then those of principal directions."""
+        return not self.reduced
+
     def attribute_attention(self, features: Tensor) -> Tensor:
         """The attention of each attribute, (B, n, T), rows that sum to 1; n = m unless the embeddings are reduced."""
         return dense_attention(

@@ -83,6 +83,15 @@ class Model(nn.Module):
         """
         return None
 
+    @property
+    def shows_attributes(self) -> bool:
+        """Whether `attribute_attention` shows where the model looks for each single attribute."""
+        return False
+
+    def attribute_attention(self, features: Tensor) -> Tensor:
+        """The attention of each attribute, (B, m, T), rows that sum to 1. Only where `shows_attributes`."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Method:

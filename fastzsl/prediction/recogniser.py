@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastzsl.errors import UserError
+from fastzsl.errors import UserError, nearest
 from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.engines import Engine, choose_engine, frozen
 from fastzsl.features.throughput import in_batches
@@ -40,6 +40,7 @@ class Prediction:
         none_of_these: whether the best class is below the run's threshold, which was chosen on held-out seen classes;
             None for a run without.
         attention: (k, h, w) float32, the attention of the k best classes, best first; None unless asked for.
+        attribute_attention: attribute -> (h, w) float32, where the model looked for it; empty unless asked for.
         error: why the image could not be read; None if it could.
     """
 
@@ -50,6 +51,7 @@ class Prediction:
     error: str | None = None
     probabilities: Tensor | None = None
     none_of_these: bool | None = None
+    attribute_attention: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def best(self) -> str:
@@ -72,8 +74,28 @@ class Prediction:
         if self.attention is None or not 0 <= rank < len(self.attention):
             kept = 0 if self.attention is None else len(self.attention)
             raise ValueError(f"rank is {rank} but attention was kept for {kept} classes; see attention_top")
-        fine = F.interpolate(self.attention[rank][None, None], (height, width), mode="bilinear")[0, 0]
-        return fine / fine.max().clamp_min(1e-12)
+        return _upsampled(self.attention[rank], height, width)
+
+    def attribute_heatmap(self, attribute: str, height: int, width: int) -> Tensor:
+        """Where the model looked for an attribute, bilinear to (height, width), maximum 1.
+
+        Raises:
+            ValueError: the prediction was made without this attribute; see `attributes` of `Recogniser.predict`.
+        """
+        if attribute not in self.attribute_attention:
+            raise ValueError(f"no attention was kept for attribute {attribute}; see attributes of predict")
+        return _upsampled(self.attribute_attention[attribute], height, width)
+
+
+def _upsampled(attention: Tensor, height: int, width: int) -> Tensor:
+    fine = F.interpolate(attention[None, None], (height, width), mode="bilinear")[0, 0]
+    return fine / fine.max().clamp_min(1e-12)
+
+
+class _Recognised(NamedTuple):
+    scores: Tensor
+    attention: Tensor | None
+    attributes: Mapping[str, Tensor]
 
 
 class _Read(NamedTuple):
@@ -170,6 +192,7 @@ class Recogniser:
         shots: Shots | None = None,
         batch_size: int = 32,
         attention_top: int = 0,
+        attributes: Sequence[str] = (),
         on_bad: Literal["raise", "keep"] = "raise",
     ) -> list[Prediction]:
         """Recognise images.
@@ -188,19 +211,26 @@ class Recogniser:
                 folder for each class, or {name: images}. Probabilities are then None.
             batch_size: images in a step of the backbone.
             attention_top: number of best classes whose attention is returned for each image.
+            attributes: names of attributes whose attention is returned for each image, for a method that has
+                attention of single attributes (dazle).
             on_bad: raise for an image that cannot be read, or return a `Prediction` with `error`.
 
         Returns:
             A `Prediction` for each image, in order.
 
         Raises:
-            UserError: classes that do not fit the run; with on_bad="raise" an image that cannot be read.
+            UserError: classes or attributes that do not fit the run; with on_bad="raise" an image that cannot be read.
         """
         found = []
         candidates = self.own.candidates(classes, beside, missing)
         term = None if shots is None else self.shots(candidates, shots)
         for prediction in self.stream(
-            images, candidates, batch_size=batch_size, attention_top=attention_top, term=term
+            images,
+            candidates,
+            batch_size=batch_size,
+            attention_top=attention_top,
+            attributes=attributes,
+            term=term,
         ):
             if prediction.error is not None and on_bad == "raise":
                 raise UserError(prediction.error)
@@ -214,9 +244,11 @@ class Recogniser:
         *,
         batch_size: int = 32,
         attention_top: int = 0,
+        attributes: Sequence[str] = (),
         term: ShotTerm | None = None,
     ) -> Iterator[Prediction]:
         """As `predict`, batch by batch in limited memory; unreadable images give predictions with `error`."""
+        shown = self._places_of(attributes)
         with torch.inference_mode():
             device, dtype = place_of(self.model)
             descriptions = candidates.embeddings.to(device, dtype)
@@ -224,17 +256,17 @@ class Recogniser:
             bias = candidates.bias.to(self.device)
         calibrated = self.probabilities_for(candidates) if term is None else None
 
-        def recognise(pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        def recognise(pixels: Tensor) -> list[_Recognised]:
             maps = [self._round(self._maps_of(view)) for view in pixels.unbind(1)]
             added = bias if term is None else bias + term(_pool_views(maps))
-            return self._recognise(maps, scorer, descriptions, added, attention_top)
+            return self._recognise(maps, scorer, descriptions, added, attention_top, shown)
 
         numbered = enumerate(each_image(images))
         for reads, found in in_batches(numbered, self._read, recognise, batch_size, self.device):
             results = iter(found or [])
             for name, error in reads:
-                scores, attention = (torch.empty(0), None) if error else next(results)
-                yield _prediction(name, candidates, scores, attention, error, calibrated)
+                result = _Recognised(torch.empty(0), None, {}) if error else next(results)
+                yield _prediction(name, candidates, result, error, calibrated)
 
     def shots(self, candidates: CandidateClasses, shots: Shots) -> ShotTerm:
         """What a few images of some of the candidates add to the scores; `stream` takes it.
@@ -267,9 +299,31 @@ class Recogniser:
     def _round(self, maps: Tensor) -> Tensor:
         return rounded if self.half and torch.isfinite(rounded := maps.half()).all() else maps
 
+    def _places_of(self, attributes: Sequence[str]) -> dict[str, int]:
+        """Positions of attributes named by the user."""
+        if attributes and not self.model.shows_attributes:
+            raise UserError(
+                "the run's model has no attention of single attributes; wanted a run of --method dazle with at least "
+                "as many --attributes as the classes have"
+            )
+        places = {name: place for place, name in enumerate(self.own.attributes)}
+        for name in attributes:
+            if name not in places:
+                raise UserError(
+                    f'"{name}" is no attribute of the run; wanted names among its {len(places)} attributes'
+                    + nearest(name, list(places))
+                )
+        return {name: places[name] for name in attributes}
+
     def _recognise(
-        self, maps: list[Tensor], scorer: Scorer, descriptions: Tensor, bias: Tensor, attention_top: int
-    ) -> list[tuple[Tensor, Tensor | None]]:
+        self,
+        maps: list[Tensor],
+        scorer: Scorer,
+        descriptions: Tensor,
+        bias: Tensor,
+        attention_top: int,
+        attributes: Mapping[str, int],
+    ) -> list[_Recognised]:
         """Scores, the mean over the views' `maps`, and the attention on the first view."""
         views = [view.flatten(2).transpose(1, 2) for view in maps]
         if self.model.reads == "pooled":
@@ -278,8 +332,13 @@ class Recogniser:
         scores = (torch.stack([scorer(view).float() for view in views]).mean(0) + bias).cpu()
         if not torch.isfinite(scores).all():
             raise UserError("the scores are not finite; the run's weights do not fit the backbone's features")
+        of_attributes: list[Mapping[str, Tensor]] = [{}] * len(scores)
+        if attributes:
+            places = torch.tensor(list(attributes.values()), device=self.device)
+            looked = self.model.attribute_attention(features)[:, places].float().cpu()
+            of_attributes = [dict(zip(attributes, own.unflatten(1, maps[0].shape[2:]))) for own in looked]
         if not attention_top:
-            return [(row, None) for row in scores]
+            return [_Recognised(row, None, own) for row, own in zip(scores, of_attributes)]
         best = scores.topk(min(attention_top, scores.shape[1])).indices.to(self.device)
         shown = []
         for own, classes in zip(features, best):
@@ -288,7 +347,7 @@ class Recogniser:
                 raise UserError("the run's method has no attention to show; leave --heatmap out")
             shown.append(attention[0])
         grids = torch.stack(shown).float().cpu().unflatten(2, maps[0].shape[2:])
-        return list(zip(scores, grids))
+        return [_Recognised(*found) for found in zip(scores, grids, of_attributes)]
 
     def _read(self, numbered: tuple[int, ImageInput]) -> tuple[_Read, Tensor | None]:
         position, image = numbered
@@ -364,17 +423,19 @@ def _pool_views(maps: Sequence[Tensor]) -> Tensor:
 def _prediction(
     name: str,
     candidates: CandidateClasses,
-    scores: Tensor,
-    attention: Tensor | None,
+    result: _Recognised,
     error: str | None,
     calibrated: Probabilities | None,
 ) -> Prediction:
+    scores, attention, attributes = result
     if error is not None or calibrated is None:
-        return Prediction(name, candidates.names, scores, attention, error)
+        return Prediction(
+            name, candidates.names, scores, attention, error, attribute_attention=attributes
+        )  # fmt: skip
     rejected = calibrated.none_of_these(scores)
     return Prediction(
         name, candidates.names, scores, attention, None, calibrated.of(scores),
-        None if rejected is None else bool(rejected),
+        None if rejected is None else bool(rejected), attributes,
     )  # fmt: skip
 
 

@@ -55,6 +55,16 @@ def attention_of(model: Model, data: ZeroShotDataset, indices: Tensor, classes: 
     return None if attention is None else attention.float().cpu()
 
 
+@torch.no_grad()
+def attribute_attention_of(model: Model, data: ZeroShotDataset, indices: Tensor) -> Tensor | None:
+    """Attention of each attribute (B, m, T) float32 on the CPU; None for a model without attention of single ones."""
+    if not model.shows_attributes:
+        return None
+    model.eval()
+    device, _ = place_of(model)
+    return model.attribute_attention(read_inputs(model, data, indices).to(device)).float().cpu()
+
+
 def localisation(model: Model, data: ZeroShotDataset, indices: Tensor) -> Localisation | None:
     """Attention of the true class over `indices` against the objects' masks.
 

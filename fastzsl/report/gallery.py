@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.methods.method import Model
-from fastzsl.protocol.attention import attention_of
+from fastzsl.protocol.attention import attention_of, attribute_attention_of
 from fastzsl.protocol.metrics import TestScores
 from fastzsl.report.heatmap import heatmap_overlay, upsample
 
@@ -30,7 +30,7 @@ class Tile:
 
     Attributes:
         caption: the class whose attention it shows, or another description.
-        kind: "image", "true" or "negative".
+        kind: "image", "true", "negative" or "attribute".
         image: RGB.
     """
 
@@ -54,7 +54,8 @@ class Exhibit:
         true: name of the class.
         verdict: the class that the model predicts among the unseen classes.
         right: whether the prediction is right.
-        tiles: the image, the true class's attention, three negatives' attention.
+        tiles: the image, the true class's attention, three negatives' attention, and that of the true class's most
+            telling attributes where the model has attention of single attributes.
         place: "best", "median" or "worst" of the data set's images, ordered by `rank`.
         rank: of the true class among the candidates, 1 if it has the highest score.
         candidates: number of classes to choose from.
@@ -70,11 +71,17 @@ class Exhibit:
 
 
 def gallery(
-    model: Model, data: ZeroShotDataset, scores: TestScores, count: int = 6, negatives: int = 3
+    model: Model,
+    data: ZeroShotDataset,
+    scores: TestScores,
+    count: int = 6,
+    negatives: int = 3,
+    attributes: int = 3,
 ) -> list[Exhibit]:
     """Exhibits for `count` images of unseen classes: a third each from the best, the middle and the worst of all,
     ordered by the rank of the true class. The three other classes are those with the highest scores. Images of seen
-    classes are shown if no unseen class has images.
+    classes are shown if no unseen class has images. Where the model has attention of single attributes, so are those of
+    the class's attributes that lie farthest above the mean class.
 
     Attention is scaled up bilinearly from the regions' grid to the image's size, as in the paper. Empty
     where the data set has no images, or the model no attention.
@@ -93,6 +100,8 @@ def gallery(
     attention = attention_of(model, data, picked, torch.arange(data.num_classes))
     if attention is None or round(attention.shape[2] ** 0.5) ** 2 != attention.shape[2]:
         return []
+    of_attributes = attribute_attention_of(model, data, picked) if data.attribute_names else None
+    telling = _telling_attributes(data.class_embeddings)
     exhibits = []
     for row, (place, index) in enumerate(zip(spread.tolist(), picked.tolist())):
         source, label = int(data.image_ids[index]), int(data.labels[index])
@@ -108,6 +117,11 @@ def gallery(
             )
             for c in (label, *others)
         ]
+        if of_attributes is not None:
+            tiles += [
+                Tile(data.attribute_names[a], "attribute", overlay(image, of_attributes[row, a], mask))
+                for a in telling[label][:attributes]
+            ]
         exhibits.append(
             Exhibit(
                 data.class_names[label],
@@ -156,6 +170,14 @@ def best_median_worst(scores: Tensor, labels: Tensor, count: int) -> dict[str, l
 def _ranks(scores: Tensor, labels: Tensor) -> Tensor:
     """Rank (N,) of each image's class, 1 if no other class has a higher score."""
     return 1 + (scores > scores.gather(1, labels[:, None])).sum(1)
+
+
+def _telling_attributes(embeddings: Tensor) -> list[list[int]]:
+    """For each class its attributes that lie above the mean class, those farthest above first in units of their
+    standard deviation."""
+    above = (embeddings - embeddings.mean(0)) / embeddings.std(0).clamp_min(1e-12)
+    order = above.argsort(1, descending=True).tolist()
+    return [[a for a in places if above[c, a] > 0] for c, places in enumerate(order)]
 
 
 def overlay(image: Image.Image, attention: Tensor, mask: np.ndarray | None) -> Image.Image:

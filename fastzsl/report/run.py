@@ -50,6 +50,7 @@ def write_run_report(
     tested = isinstance(results, Results)
     kind, never = ("unseen", "never saw in training") if tested else ("seen", "was trained on")
     exhibits = gallery(model, data, scores)
+    shown = any(tile.kind == "attribute" for exhibit in exhibits for tile in exhibit.tiles)
     if exhibits:
         save_gallery(exhibits, run.attention_figure, f"{data.name}: images of {kind} classes")
     accuracy = plots.class_accuracy(data, scores, results.gamma)
@@ -64,7 +65,10 @@ def write_run_report(
             f"Images of classes that the model {never}. Bright is where the attention of a class looks: "
             f"of the image's own class (green) and of the three other {kind} classes with the highest scores. "
             "A white outline is the object, where it is known. The images are the best, the middle and the worst of "
-            "the test, ordered by the rank of their own class, so that failures are shown like successes.",
+            "the test, ordered by the rank of their own class, so that failures are shown like successes."
+            + (
+                " Below: where the model looks for the most telling attributes of the class." if shown else ""
+            ),
             exhibits=exhibits,
         ),
         Section(
