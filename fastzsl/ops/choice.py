@@ -81,5 +81,7 @@ def _choose(
         return Choice(name, "", bool(gradients))
     kernels = eager if name == "eager" else kernel_module(name)
     orders = kernels.ORDERS[similarity]
+    if torch.compiler.is_exporting():  # one program for any B and C: its order may depend on neither
+        return Choice(name, "project" if m <= d else "attend", bool(gradients))
     plan = plan_scores(B, T, C, d, m, similarity, orders, gradients, kernels.REMAKES_DECODED)
     return Choice(name, plan.order, bool(gradients))

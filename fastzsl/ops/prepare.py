@@ -80,7 +80,7 @@ def _backend(
     backend = known_backend(backend)
     tensors = (stored, images, kept, factor if isinstance(factor, Tensor) else None)
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    call = Call(OP, stored.device, stored.dtype, len(stored), stored.shape[1], 0, stored.shape[2])
+    call = Call(OP, stored.device, stored.dtype, stored.shape[0], stored.shape[1], 0, stored.shape[2])
     by_formulas = needs_grad or dtype.itemsize > 4 or is_transformed(*tensors) or not is_plain(tensors)
     if backend == "eager" or (backend == "auto" and by_formulas):
         return "eager"
@@ -101,7 +101,7 @@ def _check(
         raise ValueError(f"stored has shape {tuple(stored.shape)}; wanted 3 dimensions (N, S, d)")
     if not stored.dtype.is_floating_point:
         raise TypeError(f"stored is {stored.dtype}; wanted a floating dtype")
-    B = len(stored) if images is None else len(images)
+    B = stored.shape[0] if images is None else images.shape[0]
     for name, indices, ndim, shape in (("images", images, 1, "(B,)"), ("kept", kept, 2, "(B, T)")):
         if indices is None:
             continue
@@ -125,7 +125,7 @@ def _check_indices(stored: Tensor, images: Tensor | None, kept: Tensor | None) -
     """On the CPU; PyTorch would take a negative index from the end, and the kernels do not."""
     if torch.compiler.is_compiling() or not stored.is_cpu:
         return
-    for name, indices, size in (("images", images, len(stored)), ("kept", kept, stored.shape[1])):
+    for name, indices, size in (("images", images, stored.shape[0]), ("kept", kept, stored.shape[1])):
         if indices is not None and indices.numel() and type(indices) is Tensor:
             low, high = indices.aminmax()
             if low < 0 or high >= size:

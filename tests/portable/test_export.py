@@ -106,11 +106,11 @@ def test_the_plain_folder_recognises_as_the_run_does_without_this_package(
     assert [c["kind"] for c in about["classes"]] == ["seen", "seen", "seen", "unseen"]
 
 
-@pytest.mark.parametrize("method", ["pooled", "eszsl", "dazle"])
+@pytest.mark.parametrize("method", ["attended", "pooled", "eszsl", "dazle"])
 def test_other_methods(method: str, tmp_path: Path) -> None:
     own = recogniser(tmp_path, method, half=False)
     if method == "dazle":
-        own.model.fit_descriptions(own.embeddings[:3])  # type: ignore[operator]
+        own.model.fit_descriptions(own.own.embeddings[:3])  # type: ignore[operator]
     if method == "eszsl":
         for name, buffer in own.model.named_buffers():
             if not buffer.numel():  # what `fit` would have filled
