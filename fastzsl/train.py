@@ -31,7 +31,7 @@ from fastzsl.protocol.folds import ClassDraws
 from fastzsl.protocol.metrics import SeenResults, TestScores, evaluate_run
 from fastzsl.protocol.pipeline import scores_on_held_out
 from fastzsl.protocol.scoring import test_scores
-from fastzsl.protocol.selection import choose_epochs
+from fastzsl.protocol.selection import choose_training, training_options
 from fastzsl.protocol.shots import choose_shot_weights, class_means
 from fastzsl.protocol.trials import Trial, TrialTable
 from fastzsl.protocol.workers import run_trials
@@ -91,7 +91,7 @@ def _run(settings: Settings, fabric: Fabric, run: RunFolder, console: Console) -
         if fabric.is_global_zero:
             run.begin(settings, data, _features_of(data, backbone))
         fabric.barrier()  # an old checkpoint must be removed before any process looks for one
-        settings = _with_chosen_epochs(settings, data, fabric, run, progress)
+        settings = _with_chosen_training(settings, data, fabric, run, progress)
         model = _fit(settings, data, fabric, backbone, run, progress)
         if fabric.is_global_zero:
             run.save_model(model)
@@ -108,27 +108,36 @@ def _features_of(data: ZeroShotDataset, backbone: Backbone | None) -> dict[str, 
     return {"feature_dim": one.shape[2], "feature_dtype": str(one.dtype).removeprefix("torch.")}
 
 
-def _with_chosen_epochs(
+def _with_chosen_training(
     settings: Settings, data: ZeroShotDataset, fabric: Fabric, run: RunFolder, progress: Progress
 ) -> Settings:
-    """The number of epochs that is best on held-out seen classes; it is saved with its gamma in gamma.json."""
-    if not settings.protocol.choose_epochs:
+    """Epochs or a recipe, the best on held-out seen classes; they are saved with their gamma in gamma.json."""
+    if settings.protocol.recipe in settings.method.recipes:
+        return settings.changed(**settings.method.recipes[settings.protocol.recipe])
+    options = training_options(settings)
+    if not options:
         return settings
     if fabric.world_size > 1:
-        raise UserError("--choose-epochs takes one device; choose there, then give --epochs to the others")
+        if settings.protocol.choose_epochs:
+            raise UserError(
+                "--choose-epochs takes one device; choose there, then give --epochs to the others"
+            )
+        progress.console.print("several devices: no recipes are compared (--recipe NAME takes one)")
+        return settings
     if not run.gamma.exists():
         table = TrialTable(run.trials)
-        search = functools.partial(run_trials, table=table, progress=progress, label="choosing epochs")
-        found = choose_epochs(settings, data, table, search)
+        search = functools.partial(run_trials, table=table, progress=progress, label="comparing trainings")
+        found = choose_training(settings, data, options, table, search)
         tried = [{**p.changes, "T1": p.T1, "H": p.H, "AUSUC": p.AUSUC} for p in found.points]
         folds = ClassDraws(settings.protocol.gamma_folds, settings.run.seed)
         scores = [table[Trial.of(found.settings, data, p)].scores for p in folds.problems()]
         record = _with_shots(calibrate(scores, found.gamma), scores, data, folds, run)
-        kept = {**record, "folds": folds.count, **found.best.changes}
+        kept = {**record, "folds": folds.count, "chosen": found.best.changes}
         run.save_json(run.gamma, {**kept, "chosen_on": found.chosen_on, "tried": tried})
-    epochs = run.load_epochs()
-    progress.console.print(f"epochs: {epochs}, chosen on held-out seen classes")
-    return settings.changed(epochs=epochs)
+    chosen = run.load_chosen()
+    named = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+    progress.console.print(f"{named}: chosen on held-out seen classes among {len(options)} settings")
+    return settings.changed(**chosen)
 
 
 def _fit(
@@ -223,6 +232,10 @@ def _with_shots(
     return {**record, "shots": weights.as_dict()}
 
 
+def _has_choice(run: RunFolder) -> bool:
+    return run.gamma.exists() and "chosen" in run.load_json(run.gamma)
+
+
 def _report(
     settings: Settings,
     model: Model,
@@ -237,12 +250,12 @@ def _report(
     where = localisation(model, data, data.test_unseen)
     held_out = run.load_held_out()
     protocol = settings.protocol
-    chosen = "; the epochs on the problems that chose gamma" if protocol.choose_epochs else ""
+    chosen = ", ".join(f"{k} {v:g}" for k, v in run.load_chosen().items()) if _has_choice(run) else ""
     gamma_on = f"{protocol.gamma_folds} problems of held-out seen classes, training images only"
     chosen_on = {
         "gamma_chosen_on": gamma_on if settings.method.calibrated else "not calibrated, gamma is 0",
         "settings_chosen_on": "the defaults or the command line; nothing here was chosen on test images"
-        + chosen,
+        + (f"; {chosen} on the problems that chose gamma" if chosen else ""),
     }
     if isinstance(results, SeenResults):
         chosen_on["test_on_unseen_classes"] = "none: no unseen class has an image"

@@ -249,12 +249,15 @@ def test_epochs_are_chosen_on_held_out_classes_once_and_the_run_says_so(
     kept = json.loads((out / "gamma.json").read_text())
     best = max(kept["tried"], key=lambda row: row["AUSUC"])
     assert [row["epochs"] for row in kept["tried"]] == [1, 3]
-    assert kept["epochs"] == best["epochs"]
-    assert len({json.loads(line)["epoch"] for line in (out / "metrics.jsonl").open()}) == kept["epochs"]
+    assert kept["chosen"] == {"epochs": best["epochs"]}
+    assert len({json.loads(line)["epoch"] for line in (out / "metrics.jsonl").open()}) == best["epochs"]
     results = json.loads((out / "results.json").read_text())
     assert "epochs" in results["settings_chosen_on"]
     assert results["gamma"] == kept["gamma"]
-    assert f"epochs: {kept['epochs']}, chosen on held-out seen classes" in capsys.readouterr().out
+    assert (
+        f"epochs {best['epochs']}: chosen on held-out seen classes among 2 settings"
+        in capsys.readouterr().out
+    )
 
     before = (out / "gamma.json").stat().st_mtime_ns
     train(root, out, "--choose-epochs", "1", "3", "--resume")

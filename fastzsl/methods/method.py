@@ -105,6 +105,8 @@ class Method:
         grid: values that the search on held-out seen classes tries for each setting.
         full_grid: try all combinations of the grid; else one setting after the other.
         budget: settings of the documented cheap variant, for `reproduce --budget`.
+        recipes: by name, other settings of the training that suit some data better. `train` compares them with the
+            defaults on held-out seen classes. They change the training only, not the model.
         version: part of a trial's identity. Raise it when a change makes the same settings give other results.
     """
 
@@ -115,6 +117,7 @@ class Method:
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     full_grid: ClassVar[bool] = False
     budget: ClassVar[Mapping[str, Any]] = {}
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     version: ClassVar[int] = 1
 
     @property

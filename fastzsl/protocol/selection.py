@@ -95,6 +95,7 @@ def select(
     rounds: int = 1,
     full: bool = False,
     limit: int = 0,
+    options: Sequence[dict[str, Any]] = (),
 ) -> Selection:
     """Choose settings of a method: all combinations, a sample of them, or one setting after the other.
 
@@ -114,6 +115,7 @@ def select(
         full: try all combinations.
         limit: number of combinations to try, `settings` itself and others drawn from the grid; 0 searches as
             `full` says.
+        options: combinations to try, instead of those of a grid.
 
     Raises:
         UserError: an unknown setting or objective, no rounds, or an empty list of values.
@@ -135,7 +137,9 @@ def select(
                 tried[key] = _judge(option, [trial(option, p) for p in problems], table, objective)
         return [tried[key] for key in new]
 
-    if limit:
+    if options:
+        score(options)
+    elif limit:
         score([changes, *_sample(grid, limit - 1, changes)])
     elif full:
         score(dict(zip(grid, values)) for values in itertools.product(*grid.values()))
@@ -158,8 +162,33 @@ def select(
     )
 
 
-def choose_epochs(settings: Settings, data: ZeroShotDataset, table: TrialTable, run: RunTrials) -> Selection:
-    """The number of epochs among `choose_epochs`, and gamma, on the problems on which gamma is chosen.
+def training_options(settings: Settings) -> list[dict[str, Any]]:
+    """What `train` compares on held-out classes before the training; empty if nothing.
+
+    Numbers of epochs, if some were named. Else the method's recipes and its defaults, unless a setting that they
+    change was given.
+    """
+    method, protocol = settings.method, settings.protocol
+    if protocol.choose_epochs:
+        return [{"epochs": epochs} for epochs in protocol.choose_epochs]
+    if protocol.recipe != "auto" or not protocol.gamma_folds or method.trains_backbone:
+        return []
+    given, defaults = method.settings(), type(method)().settings()
+    names = dict.fromkeys(name for recipe in method.recipes.values() for name in recipe)
+    own = {name: given[name] for name in names}
+    if not own or any(given[name] != defaults[name] for name in names):
+        return []
+    return [own, *({**own, **recipe} for recipe in method.recipes.values())]
+
+
+def choose_training(
+    settings: Settings,
+    data: ZeroShotDataset,
+    options: Sequence[dict[str, Any]],
+    table: TrialTable,
+    run: RunTrials,
+) -> Selection:
+    """One of `options`, and gamma, on the problems on which gamma is chosen.
 
     Maximises AUSUC, which does not depend on gamma. H would be measured at a gamma that was fitted to the same few
     problems.
@@ -167,12 +196,11 @@ def choose_epochs(settings: Settings, data: ZeroShotDataset, table: TrialTable, 
     Raises:
         UserError: no problem to choose on.
     """
-    choices, count = settings.protocol.choose_epochs, settings.protocol.gamma_folds
+    count = settings.protocol.gamma_folds
     if not count:
         raise UserError("--choose-epochs needs problems to choose on; wanted --gamma-folds above 0")
-    start = settings.changed(epochs=choices[0])
     draws = ClassDraws(count, settings.run.seed)
-    return select(start, data, {"epochs": choices}, table, run, folds=draws, objective="AUSUC")
+    return select(settings, data, {}, table, run, folds=draws, objective="AUSUC", options=options)
 
 
 def _sample(grid: Mapping[str, Sequence[Any]], count: int, start: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -182,16 +182,21 @@ class RunFolder:
             raise UserError(f"{self.gamma}: held_out holds other things than numbers")
         return found
 
-    def load_epochs(self) -> int:
-        """The epochs that --choose-epochs chose.
+    def load_chosen(self) -> dict[str, Any]:
+        """The settings of the training that were chosen with gamma: name -> number.
 
         Raises:
-            UserError: gamma.json is absent, or holds no such number.
+            UserError: gamma.json is absent, or holds no such numbers.
         """
-        epochs = self.load_json(self.gamma).get("epochs")
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or not 0 < epochs < 10**9:
-            raise UserError(f"{self.gamma}: epochs is {str(epochs)[:40]!r}; remove the file to choose again")
-        return epochs
+        chosen = self.load_json(self.gamma).get("chosen")
+        numbers = isinstance(chosen, dict) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 10**9 for v in chosen.values()
+        )
+        if not numbers or not chosen:
+            raise UserError(
+                f"{self.gamma}: the chosen settings are {str(chosen)[:40]!r}; remove the file to choose again"
+            )
+        return dict(chosen)
 
 
 def _finite(number: float) -> bool:

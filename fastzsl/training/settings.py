@@ -101,10 +101,13 @@ class ProtocolSettings:
         gamma_folds: number of problems of held-out seen classes on which gamma is chosen; with 0, gamma is 0.
         choose_epochs: numbers of epochs, one of which is chosen on held-out seen classes before the training. Each
             needs gamma_folds trainings, which are then also used to choose gamma.
+        recipe: "auto" compares the method's recipes for the training with its defaults on the problems that choose
+            gamma, if none of their settings was given; the name of a recipe takes it; "given" compares nothing.
     """
 
     gamma_folds: int = 3
     choose_epochs: tuple[int, ...] = ()
+    recipe: str = "auto"
 
     def __post_init__(self) -> None:
         check_settings(self, not_negative=("gamma_folds",), largest={"gamma_folds": 1000})
@@ -161,6 +164,12 @@ class Settings:
             raise UserError(
                 f"--views {self.features.views} works on features that are extracted from images, "
                 "without --train-backbone and --features"
+            )
+        recipes = ("auto", "given", *self.method.recipes)
+        if self.protocol.recipe not in recipes:
+            raise UserError(
+                f"--recipe {self.protocol.recipe}: the method {self.method.name} has no such recipe; "
+                f"wanted one of {', '.join(recipes)}"
             )
         if not self.protocol.choose_epochs:
             return

@@ -34,9 +34,10 @@ def test_inner_products_of_the_training_classes_stay_the_same(seed: int, how: st
     assert model(torch.randn(2, 4, 8), classes).shape == (2, 9)
 
 
-def test_nothing_changes_where_the_classes_span_all_dimensions(seed: int) -> None:
-    classes = torch.randn(9, 5)
-    model = _model(5)
+@pytest.mark.parametrize("m", [5, 31])
+def test_nothing_changes_where_the_classes_span_all_dimensions_or_many_of_them(seed: int, m: int) -> None:
+    classes = torch.randn(9, m)
+    model = _model(m)
     model.fit_scaling(torch.randn(5, 4, 8), classes)
     weights = {k: v.clone() for k, v in model.state_dict().items()}
     model.fit_span(classes)

@@ -15,9 +15,10 @@ from fastzsl.data.held_out import HeldOutClasses, SeenClassesOnly
 from fastzsl.errors import UserError
 from fastzsl.protocol.calibration import best_common_gamma
 from fastzsl.protocol.folds import ClassDraws, ClassFolds, NamedClasses
-from fastzsl.protocol.selection import choose_epochs, select
+from fastzsl.protocol.selection import choose_training, select, training_options
 from fastzsl.protocol.trials import Source, Trial, TrialTable
 from fastzsl.protocol.workers import run_trials
+from fastzsl.training.settings import Settings
 
 GRID = {"lr": (1e-6, 1e-2), "eta": (0.0, 1.0)}
 
@@ -204,7 +205,7 @@ def test_the_epochs_are_the_best_of_those_named_and_gamma_comes_from_the_same_tr
     table = TrialTable(tmp_path)
     run = functools.partial(run_trials, table=table, workers=1, load=small_problem)
     settings = SETTINGS.changed(lr=1e-3, choose_epochs=(1, 30), epochs=7)
-    found = choose_epochs(settings, small_problem(), table, run)
+    found = choose_training(settings, small_problem(), training_options(settings), table, run)
     assert found.settings.method.epochs == 30, "one epoch at this rate learns nothing"
     tried = {c.changes["epochs"]: c.AUSUC for c in found.points}
     assert set(tried) == {1, 30}, "the epochs in use are not tried unless they are named"
@@ -213,7 +214,29 @@ def test_the_epochs_are_the_best_of_those_named_and_gamma_comes_from_the_same_tr
         [table[trial_of(settings.changed(epochs=30), p)].scores for p in ClassDraws(2, 0).problems()]
     )
     with pytest.raises(UserError, match="--gamma-folds above 0"):
-        choose_epochs(settings.changed(gamma_folds=0), small_problem(), table, run)
+        choose_training(settings.changed(gamma_folds=0), small_problem(), [{"epochs": 1}], table, run)
+
+
+def test_recipes_are_compared_unless_one_of_their_settings_was_given():
+    settings = Settings()
+    recipes = settings.method.recipes
+    own = {name: getattr(settings.method, name) for name in next(iter(recipes.values()))}
+    assert training_options(settings) == [own, *({**own, **recipe} for recipe in recipes.values())]
+    assert not training_options(settings.changed(lr=0.004)), "the user decided"
+    assert not training_options(settings.changed(recipe="given"))
+    assert not training_options(settings.changed(gamma_folds=0)), "nothing to compare on"
+    assert training_options(settings.changed(choose_epochs=(3, 4))) == [{"epochs": 3}, {"epochs": 4}]
+    with pytest.raises(UserError, match="--recipe soft"):
+        settings.changed(recipe="soft")
+
+
+def test_the_recipe_that_is_better_on_held_out_classes_is_taken(tmp_path):
+    table = TrialTable(tmp_path)
+    run = functools.partial(run_trials, table=table, workers=1, load=small_problem)
+    options = [{"lr": 1e-9, "epochs": 1}, {"lr": 1e-2, "epochs": 30}]  # the first learns nothing
+    found = choose_training(SETTINGS, small_problem(), options, table, run)
+    assert found.best.changes == options[1]
+    assert (found.settings.method.lr, found.settings.method.epochs) == (1e-2, 30)
 
 
 def test_spoilt_test_images_do_not_change_the_epochs(tmp_path):
@@ -222,9 +245,10 @@ def test_spoilt_test_images_do_not_change_the_epochs(tmp_path):
     for name, load in (("a", small_problem), ("b", spoilt_problem)):
         table = TrialTable(tmp_path / name)
         found.append(
-            choose_epochs(
+            choose_training(
                 settings,
                 load(Source.of(settings)),
+                training_options(settings),
                 table,
                 functools.partial(run_trials, table=table, workers=1, load=load),
             )

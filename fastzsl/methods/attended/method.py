@@ -40,8 +40,8 @@ class Attended(Method):
         embedding_normalisation: of the class embeddings, fitted on the seen classes: "centre" subtracts their
             mean (word vectors need it), "standardise" also divides every attribute by its deviation, "range" makes
             it run from 0 to 1; these and "unit" give each class unit length, "none" leaves the numbers.
-        reduce_embeddings: express the class embeddings by their coordinates in the space that they span, where this
-            is smaller than m: fewer classes than attributes.
+        reduce_embeddings: express the class embeddings by their coordinates in the space that they span, if m is at
+            least four times its dimension: sentence embeddings of few classes, not attributes.
         alpha: weight of the manifold alignment loss (equation 5).
         eta: weight of the semantic reconstruction loss (equation 6).
         reduction: of the two losses above: "mean", or "sum" as the paper prints them.
@@ -64,6 +64,9 @@ class Attended(Method):
     label: ClassVar[str] = "Ours"
     reads: ClassVar[Literal["regions", "pooled"]] = "regions"
     version: ClassVar[int] = 2
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "gentle": {"lr": 1e-3, "temperature": 20.0, "epochs": 10}
+    }
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "alpha": (0.0, 0.005, 0.02, 0.1, 0.5),
         "eta": (0.0, 0.3, 1.0, 3.0),
