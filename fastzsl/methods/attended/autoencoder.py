@@ -128,9 +128,9 @@ class AttendedAutoencoder(Model):
         """Express class embeddings by their coordinates in the space that those of the training span.
 
         C classes span at most C dimensions. If m is at least four times that number r (a sentence embedding, for
-        example), the encoder and the decoder get new weights for r coordinates instead of m. Inner products of the given
-        class embeddings stay the same; all products with the decoder cost r instead of m; and the decoder has no outputs
-        that no class has, which would only lengthen its output in the cosine. A new class is projected to the space.
+        example), the encoder and the decoder get new weights for r coordinates instead of m. Inner products of the
+        given class embeddings stay the same; all products with the decoder cost r instead of m; and the decoder has no
+        outputs that no class has, which would only lengthen its output in the cosine. A new class is projected.
 
         Call it after `fit_scaling`, and before an optimizer takes the parameters. It does nothing if 4 r > m: the
         coordinates have other axes, and where each attribute has its own meaning, the encoder generalises better along
