@@ -60,12 +60,12 @@ def test_it_memorises_a_few_images(seed: int) -> None:
     x, y = torch.randn(20, 32), torch.arange(20) % 5
     objective = RelationObjective(found, torch.randn(5, 16))
     optimizer = torch.optim.Adam(found.parameters(), 3e-3)
-    for _ in range(500):
+    for _ in range(1000):
         loss = objective(x, y, BatchPart(slice(None), 20))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 1e-3
+    assert loss.item() < 1e-2, "all outputs alike have 0.16"
 
 
 def test_equal_pairs_is_one_over_the_mean_number_of_classes_in_a_batch(seed: int) -> None:

@@ -90,7 +90,7 @@ def test_linear_networks_recover_the_class_means_of_linear_gaussian_data(seed: i
         nn.Linear(D, 2 * Z), nn.Sequential(nn.Linear(Z + M, D)), nn.Linear(D, M),
         features, labels, described, feedback=0.0, prior=0.0, independence=0.0, synthetic_regression=0.0,
     )  # fmt: skip
-    alternate(found.players(1e-2), 900, Context(), {}, steps=400, batch_size=128)
+    alternate(found.players(1e-2), 900, Context(), {}, steps=1200, batch_size=128)
     new = torch.randn(50, M)
     with torch.no_grad():
         made = found.decoder(torch.cat([torch.zeros(50, Z), new], 1))
