@@ -70,6 +70,15 @@ def test_a_saved_model_opens_with_its_own_size(seed: int, coupled: bool) -> None
     assert torch.equal(other.classifier(ClassSet(classes, ids))(regions), model(regions, classes))
 
 
+def test_weights_saved_before_there_was_a_basis_open(seed: int) -> None:
+    model, other = _model(), _model()
+    old = model.state_dict()
+    del old["embedding_basis"]
+    other.load_state_dict(old)
+    classes, regions = torch.randn(6, 40), torch.randn(2, 4, 8)
+    assert torch.equal(other(regions, classes), model(regions, classes))
+
+
 def test_rounding_adds_no_dimension(seed: int) -> None:
     low = torch.randn(30, 4) @ torch.randn(4, 50)
     basis = span(low)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -151,8 +150,9 @@ class AttendedAutoencoder(Model):
         self.decoder = nn.Linear(d, r).to(old)
         self.own_mapping = None if self.own_mapping is None else nn.Linear(d, r).to(old)
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        basis = state_dict.get(prefix + "embedding_basis")
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # type: ignore[override]
+        # Weights of models that were trained before there was a basis have none.
+        basis = state_dict.setdefault(prefix + "embedding_basis", torch.empty(0))
         if isinstance(basis, Tensor) and basis.ndim == 2 and basis.shape != self.embedding_basis.shape:
             self._take_basis(torch.empty_like(basis, device=self.embedding_shift.device))
         super()._load_from_state_dict(state_dict, prefix, *rest)
