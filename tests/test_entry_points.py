@@ -142,7 +142,7 @@ def test_bad_data_after_a_good_run_keeps_the_run(
     good = table.read_text()
     try:
         table.write_text(good.replace("c1,seen,1", "c1,seen,one"))
-        assert 'row 3, column a: "one"' in refused(capsys, train, root, out)
+        assert 'row 3, column "a": "one"' in refused(capsys, train, root, out)
     finally:
         table.write_text(good)
     assert before == {p.name: p.read_bytes() for p in out.iterdir()}

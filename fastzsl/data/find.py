@@ -50,7 +50,12 @@ def find_dataset(sources: Sources) -> ZeroShotDataset:
     data = _find(sources, "att" if own else sources.class_embeddings)
     if not own:
         return data
-    embeddings, names = read_embeddings(Path(sources.class_embeddings), data.class_names)
+    path = Path(sources.class_embeddings)
+    if not path.suffix and not path.exists():
+        raise UserError(
+            f"--class-embeddings {path}: no such file; wanted att, original_att, or a .csv, .npz or .mat file"
+        )
+    embeddings, names = read_embeddings(path, data.class_names)
     return replace(data, class_embeddings=embeddings, attribute_names=names)
 
 

@@ -25,7 +25,7 @@ def four_threads() -> Iterator[None]:
 
 def runs_on_threads(multiply_adds: int) -> bool:
     """Whether a call of this size is given to more than one thread; smaller ones prove nothing here."""
-    return native._threads(multiply_adds) > 1
+    return native.threads_for(multiply_adds) > 1
 
 
 def test_calls_from_several_threads_do_not_disturb_each_other(seed: int) -> None:
