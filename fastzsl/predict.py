@@ -25,7 +25,8 @@ from fastzsl.errors import UserError
 from fastzsl.features.engines import Engine
 from fastzsl.prediction.classes import OWN, CandidateClasses
 from fastzsl.prediction.images import list_images
-from fastzsl.prediction.recogniser import Prediction, Recogniser, load
+from fastzsl.prediction.recogniser import Recogniser, load
+from fastzsl.prediction.result import Prediction
 from fastzsl.prediction.shots import ShotTerm
 from fastzsl.prediction.table import PredictionFile, check_output, kept_when_stopped
 from fastzsl.report.heatmap import heatmap_overlay

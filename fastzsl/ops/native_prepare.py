@@ -9,10 +9,10 @@ from fastzsl.ops import eager
 from fastzsl.ops.native import empty_large, loaded_module, threads_for
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_LARGE = (
-    1 << 20
-)  # bytes from which the result gets memory that is used again, because every step makes a new one
-_WORK = 32  # a number is read, widened, its root taken: as long as so many multiply-adds
+_LARGE = 1 << 20
+"""Bytes from which the result gets memory that is used again, because every step makes a new one."""
+_WORK = 32
+"""Multiply-adds that take as long as to read a number, widen it and take its root."""
 
 
 def prepare_regions(

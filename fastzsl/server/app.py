@@ -12,7 +12,8 @@ from PIL import Image
 
 from fastzsl.errors import UserError
 from fastzsl.prediction.images import decode_image
-from fastzsl.prediction.recogniser import Prediction, Recogniser
+from fastzsl.prediction.recogniser import Recogniser
+from fastzsl.prediction.result import Prediction
 from fastzsl.report.heatmap import heatmap_overlay
 from fastzsl.server.request import Request, read_request
 
