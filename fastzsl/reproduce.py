@@ -21,12 +21,13 @@ from fastzsl.experiments.entries import ABLATIONS, FULL, Entry, find_entries, is
 from fastzsl.experiments.experiment import Experiment, Training, collect, plan, trials_of
 from fastzsl.experiments.method_table import method_table
 from fastzsl.experiments.report import write_experiment_report
-from fastzsl.experiments.search import search_entry
+from fastzsl.experiments.search import choose_recipe, search_entry
 from fastzsl.experiments.sources import data_settings, seeded
 from fastzsl.experiments.sweep import SweepTrials, sweep_rows, sweep_trials
 from fastzsl.experiments.tables import attention_table, differences, table_1, table_2
 from fastzsl.fabric import Fabric
 from fastzsl.files.atomic import write_text_atomically
+from fastzsl.protocol.selection import Selection
 from fastzsl.protocol.trials import Trial, TrialTable
 from fastzsl.protocol.workers import run_trials
 from fastzsl.report.environment import environment
@@ -59,7 +60,8 @@ class Settings:
         splits: "fixed" keeps a data set's own split, "random" draws other unseen classes with every seed.
         methods: "all", names of methods, or the paper's model without a part (no-sr, no-ma, decoupled); the
             full model is always trained.
-        search: number of settings to try for each row on held-out seen classes; 0 uses the defaults.
+        search: number of settings to try for each row on held-out seen classes; 0 uses the defaults, and the recipe
+            that `python -m fastzsl.train` would choose.
         budget: use every method's documented cheap settings, and start no row after this time (30m, 2h); the table
             names the rows that were left out.
         distractors: also measure T1 for these numbers of distractor objects, with attention and with pooling
@@ -225,19 +227,26 @@ def _plan_entry(
     progress: ProgressBars,
 ) -> list[Training]:
     """The entry's trainings, its settings chosen once for every data set that differs in its classes."""
-    planned, chosen = [], {}
+    planned: list[Training] = []
+    chosen: dict[str, Selection] = {}
     for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
         own = seeded(entry.configure(source, settings.budget is not None), seed, settings.splits == "random")
         data = loader.load(own)
-        tried = 1
-        if settings.search:
-            if data.identity() not in chosen:
-                chosen[data.identity()] = search_entry(
-                    entry, own, data, table, limit=settings.search, workers=settings.workers,
-                    progress=progress, label=f"{name}-{entry.name}-{seed}", out=settings.out,
-                )  # fmt: skip
+        label = f"{name}-{entry.name}-{seed}"
+        found: Selection | None
+        if not settings.search:
+            found = choose_recipe(
+                own, data, table, workers=settings.workers, progress=progress, label=f"{label}, recipes"
+            )
+        elif data.identity() not in chosen:
+            found = chosen[data.identity()] = search_entry(
+                entry, own, data, table, limit=settings.search, workers=settings.workers,
+                progress=progress, label=label, out=settings.out,
+            )  # fmt: skip
+        else:
             found = chosen[data.identity()]
-            own, tried = replace(own, method=found.settings.method), len(found.points)
+        tried = len(found.points) if found else 1
+        own = replace(own, method=found.settings.method) if found else own
         planned.append(plan(name, entry, own, data, tried))
     return planned
 
@@ -312,7 +321,7 @@ def _save_results(
         "gamma": f"{folds} problems of held-out seen classes, training images only",
         "settings of the rows": searched
         if settings.search
-        else "defaults; nothing was chosen on test images",
+        else "defaults, and the recipe chosen on the problems that choose gamma; no test image",
     }
     record = {
         "chosen_on": chosen, "settings": base.as_dict(), "left_out": left_out, "trainings": rows,

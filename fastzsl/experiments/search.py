@@ -10,7 +10,7 @@ from rich.progress import Progress
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.experiments.entries import Entry
 from fastzsl.protocol.folds import ClassFolds
-from fastzsl.protocol.selection import Selection, select
+from fastzsl.protocol.selection import Selection, choose_training, select, training_options
 from fastzsl.protocol.trials import TrialTable
 from fastzsl.protocol.workers import run_trials
 from fastzsl.training.settings import Settings
@@ -28,7 +28,8 @@ def search_entry(
     label: str,
     out: Path,
 ) -> Selection:
-    """Compare `limit` settings on three folds of the seen classes: the entry's own, and others of its method's grid.
+    """Compare `limit` settings on three folds of the seen classes: the entry's own, its method's recipes, and others of
+    the method's grid.
 
     Args:
         settings: of the row, usually from `entry.configure`.
@@ -36,6 +37,26 @@ def search_entry(
     """
     grid = {k: v for k, v in settings.method.grid.items() if k not in entry.changes}
     run = functools.partial(run_trials, table=table, workers=workers, progress=progress, label=label)
-    found = select(settings, data, grid, table, run, folds=ClassFolds(), objective="H", limit=limit)
+    found = select(
+        settings, data, grid, table, run, folds=ClassFolds(), objective="H", limit=limit,
+        options=training_options(settings),
+    )  # fmt: skip
     found.save_table(out / f"{label}-search.csv")
     return found
+
+
+def choose_recipe(
+    settings: Settings,
+    data: ZeroShotDataset,
+    table: TrialTable,
+    *,
+    workers: int,
+    progress: Progress,
+    label: str,
+) -> Selection | None:
+    """The recipe of the training that `python -m fastzsl.train` would take; None if the method has none."""
+    options = training_options(settings)
+    if not options:
+        return None
+    run = functools.partial(run_trials, table=table, workers=workers, progress=progress, label=label)
+    return choose_training(settings, data, options, table, run)

@@ -113,9 +113,9 @@ def select(
         objective: "T1", "H" (at the gamma that suits all folds best) or "AUSUC".
         rounds: passes over the grid; a pass that changes nothing ends the search.
         full: try all combinations.
-        limit: number of combinations to try, `settings` itself and others drawn from the grid; 0 searches as
-            `full` says.
-        options: combinations to try, instead of those of a grid.
+        limit: number of combinations to try: `settings` itself, `options`, and others drawn from the grid; 0 searches
+            as `full` says.
+        options: combinations to try, without `limit` instead of those of a grid.
 
     Raises:
         UserError: an unknown setting or objective, no rounds, or an empty list of values.
@@ -124,7 +124,8 @@ def select(
     folds = folds or ClassFolds()
     problems = folds.problems()
     tried: dict[tuple[tuple[str, Any], ...], SearchPoint] = {}
-    changes: dict[str, Any] = {name: getattr(settings.method, name) for name in grid}
+    searched = dict.fromkeys((*grid, *(name for option in options for name in option)))
+    changes: dict[str, Any] = {name: getattr(settings.method, name) for name in searched}
 
     def trial(option: Mapping[str, Any], problem: HeldOutClasses) -> Trial:
         return Trial.of(replace(settings, method=replace(settings.method, **option)), data, problem)
@@ -137,10 +138,12 @@ def select(
                 tried[key] = _judge(option, [trial(option, p) for p in problems], table, objective)
         return [tried[key] for key in new]
 
-    if options:
+    if limit:
+        known = list({_key(o): o for o in (changes, *({**changes, **o} for o in options))}.values())[:limit]
+        drawn = ({**changes, **point} for point in _sample(grid, limit - len(known), changes))
+        score([*known, *drawn])
+    elif options:
         score(options)
-    elif limit:
-        score([changes, *_sample(grid, limit - 1, changes)])
     elif full:
         score(dict(zip(grid, values)) for values in itertools.product(*grid.values()))
     else:
@@ -214,7 +217,7 @@ def _sample(grid: Mapping[str, Sequence[Any]], count: int, start: Mapping[str, A
         for name, values in grid.items():
             place, i = divmod(place, len(values))
             point[name] = values[i]
-        if point != dict(start):
+        if any(start[name] != value for name, value in point.items()):
             drawn.append(point)
     return drawn[:count]
 

@@ -217,6 +217,20 @@ def test_the_epochs_are_the_best_of_those_named_and_gamma_comes_from_the_same_tr
         choose_training(settings.changed(gamma_folds=0), small_problem(), [{"epochs": 1}], table, run)
 
 
+def test_a_search_starts_with_the_settings_and_the_recipes_and_counts_them(tmp_path):
+    table = TrialTable(tmp_path)
+    run = functools.partial(run_trials, table=table, workers=1, load=small_problem)
+    recipe = {"lr": 2e-3, "temperature": 20.0}
+    found = select(
+        SETTINGS.changed(epochs=1), small_problem(), {"alpha": (0.0, 0.5)}, table, run,
+        folds=ClassDraws(2, 0), limit=3, options=[recipe],
+    )  # fmt: skip
+    start, second, third = [p.changes for p in found.points]
+    assert set(start) == set(second) == set(third) == {"alpha", "lr", "temperature"}
+    assert second == {**start, **recipe}, "the recipe changes nothing else"
+    assert third == {**start, "alpha": third["alpha"]} != start, "drawn from the grid"
+
+
 def test_recipes_are_compared_unless_one_of_their_settings_was_given():
     settings = Settings()
     recipes = settings.method.recipes
