@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
 from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.parsing import parse
-from fastzsl.data.descriptions.reading import read_descriptions
+from fastzsl.data.descriptions.names import plain_name
+from fastzsl.data.descriptions.reading import Descriptions, read_descriptions
 from fastzsl.data.formats.folder import image_folder
 from fastzsl.data.formats.hdf5 import dataset_arrays
 from fastzsl.data.formats.xlsa17_writer import write_xlsa17
@@ -30,13 +32,16 @@ from fastzsl.errors import UserError
 from fastzsl.features.backbones import load_backbone
 from fastzsl.features.extraction import extract_features
 from fastzsl.features.opening import load_regions
-from fastzsl.text.described import read_record, write_record
+from fastzsl.text.class_texts import texts_in_file, texts_of
+from fastzsl.text.described import Described, describe_classes, read_record, write_record
+from fastzsl.text.opening import Kind, open_encoder
 
 DESCRIPTION = """Make a data set of your own images.
 
 The images of each class are in one folder. The spreadsheet, saved as CSV, has one row for each class. Its columns may
 have any names and order: one has the class names, one may say which classes are unseen, and those with numbers (or yes
-and no) are the attributes. Everything is checked first, and OUT is made only if no error is found:
+and no) are the attributes. Without attributes, --describe words makes class embeddings from the class names. Everything
+is checked first, and OUT is made only if no error is found:
 
 OUT/images/<class>/*, OUT/classes.csv, OUT/report.json, and with --features also OUT/features.h5 (feature maps) and
 OUT/xlsa17 (res101.mat and att_splits.mat), which other programs read.
@@ -49,8 +54,12 @@ class Settings:
 
     Args:
         images: folder with a folder of images for each class.
-        attributes: table with a row for each class, or an .npz or .mat file of class embeddings.
         out: the data set's folder.
+        attributes: table with a row for each class, or an .npz or .mat file of class embeddings.
+        describe: instead of attributes: the encoder that describes the classes by their names or --texts; see
+            `python -m fastzsl.describe`.
+        describe_model: its model's name, file or folder.
+        texts: text file with NAME=TEXT a line for classes that their names do not describe.
         class_column: header of the column of class names; default: the one with the folders' names.
         split_column: header of a column with seen or unseen (or train and test); default: one named split.
         leave_out: headers of columns that are not attributes.
@@ -69,8 +78,11 @@ class Settings:
     """
 
     images: Path
-    attributes: Path
     out: Path
+    attributes: Path | None = None
+    describe: Kind | None = None
+    describe_model: str | None = None
+    texts: Path | None = None
     class_column: str | None = None
     split_column: str | None = None
     leave_out: tuple[str, ...] = ()
@@ -91,6 +103,13 @@ class Settings:
             raise UserError(f"--unseen-share is {self.unseen_share}; wanted a share from 0 to below 1")
         if self.seed < 0:
             raise UserError(f"--seed is {self.seed}; wanted 0 or more")
+        if (self.attributes is None) == (self.describe is None):
+            given = "both were" if self.describe else "neither was"
+            raise UserError(f"{given} given; wanted --attributes TABLE or --describe words")
+        if self.describe is None and (self.describe_model or self.texts):
+            raise UserError(
+                "--describe-model and --texts need --describe; wanted for example --describe words"
+            )
 
 
 def make_dataset(settings: Settings, console: Console | None = None) -> Path:
@@ -101,9 +120,8 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
     """
     console = console or open_console()
     backbone = load_backbone(settings.backbone, settings.backbone_weights) if settings.features else None
-    material = _gather(settings, console)
+    material, record = _gather(settings, console)
     write_image_folder(material, settings.out, settings.pictures == "copy")
-    record = read_record(settings.attributes, material.attributes)
     if record is not None:  # texts describe the classes: a run on this data set knows by which model
         write_record(settings.out / "classes.csv", record)
     data = image_folder(settings.out, settings.seed)
@@ -145,19 +163,34 @@ def make_dataset(settings: Settings, console: Console | None = None) -> Path:
     return settings.out
 
 
-def _gather(settings: Settings, console: Console) -> Material:
-    """Everything read and checked."""
+def _gather(settings: Settings, console: Console) -> tuple[Material, Mapping[str, Any] | None]:
+    """Everything read and checked, and the record of what described the classes if texts did."""
     check_place(settings.out, settings.images)
     folders = list_class_folders(settings.images)
-    sheet = read_descriptions(
-        settings.attributes, list(folders), class_column=settings.class_column,
-        split_column=settings.split_column, leave_out=settings.leave_out,
-    )  # fmt: skip
-    names, rows, notes = match_classes(
-        sheet, folders, settings.attributes, settings.partial, settings.keep_rows
-    )
+    if settings.attributes is None:
+        described = _describe(settings, list(folders))
+        place = settings.texts or settings.images
+        sheet = Descriptions(
+            place,
+            list(described.names),
+            None,
+            list(described.columns),
+            described.embeddings.astype("float64"),
+        )
+    else:
+        described, place = None, settings.attributes
+        sheet = read_descriptions(
+            place, list(folders), class_column=settings.class_column, split_column=settings.split_column,
+            leave_out=settings.leave_out,
+        )  # fmt: skip
+    names, rows, notes = match_classes(sheet, folders, place, settings.partial, settings.keep_rows)
+    if described is None:
+        notes.insert(0, f'class names: column "{sheet.class_column}"')
+        record = read_record(place, sheet.attributes)
+    else:
+        notes = [f"classes described by {described.record['model']}", *described.notes, *notes]
+        record = described.record
     imageless = {name for name in names if name not in folders}
-    notes.insert(0, f'class names: column "{sheet.class_column}"')
     if sheet.left_out:
         notes.append(f"columns of words, not used as attributes: {', '.join(sheet.left_out)}")
     splits = None if sheet.splits is None else [sheet.splits[row] for row in rows]
@@ -166,7 +199,9 @@ def _gather(settings: Settings, console: Console) -> Material:
     )
     notes.append(note)
     values, more = fill_missing(sheet.values[rows], unseen, settings.missing, names, sheet.attributes)
-    notes += more + describe_attributes(values, unseen, names, sheet.attributes)
+    notes += more
+    if described is None:  # single numbers of an embedding have no meaning
+        notes += describe_attributes(values, unseen, names, sheet.attributes)
     with progress_bars(console) as progress:
         task = progress.add_task("reading images", total=None)
         images, faults = list_images(
@@ -176,7 +211,16 @@ def _gather(settings: Settings, console: Console) -> Material:
     empty = [name for name, paths in zip(names, images) if not paths and name not in imageless]
     if empty:
         raise UserError(f"{folders[empty[0]]}: no images in it ({len(empty)} classes have none)")
-    return Material(names, images, unseen, sheet.attributes, values, notes + faults)
+    return Material(names, images, unseen, sheet.attributes, values, notes + faults), record
+
+
+def _describe(settings: Settings, names: list[str]) -> Described:
+    """Every class of a folder described by its name, unless --texts says more; --texts may have other classes too."""
+    assert settings.describe is not None
+    given = texts_in_file(settings.texts) if settings.texts else {}
+    known = {plain_name(name) for name in given}
+    texts = {**texts_of([n for n in names if plain_name(n) not in known]), **given}
+    return describe_classes(texts, open_encoder(settings.describe, settings.describe_model))
 
 
 def _named(unseen: tuple[str, ...]) -> list[str]:

@@ -51,7 +51,7 @@ def images(tmp_path: Path) -> Path:
 def _settings(tmp_path: Path, images: Path, text: str | bytes = SHEET, **options) -> Settings:
     table = tmp_path / "sheet.csv"
     table.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return Settings(images, table, tmp_path / "out", **options)
+    return Settings(images, tmp_path / "out", table, **options)
 
 
 def test_any_column_names_order_and_delimiter_become_a_data_set_that_loads(
@@ -206,11 +206,11 @@ def test_attributes_that_tell_nothing_are_reported(tmp_path: Path, images: Path)
              for i, name in enumerate(FOLDERS)]  # fmt: skip
     with open(tmp_path / "sheet.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)
-    out = make_dataset(Settings(images, tmp_path / "sheet.csv", tmp_path / "out"))
+    out = make_dataset(Settings(images, tmp_path / "out", tmp_path / "sheet.csv"))
     notes = "\n".join(json.loads((out / "report.json").read_text())["notes"])
     assert "1 attributes are the same for all seen classes" in notes
     assert "1 pairs of classes have the same attributes" in notes
-    same = Settings(images, tmp_path / "sheet.csv", tmp_path / "other", leave_out=("b",))
+    same = Settings(images, tmp_path / "other", tmp_path / "sheet.csv", leave_out=("b",))
     with pytest.raises(UserError, match="all seen classes have the same attributes"):
         make_dataset(same)
 
@@ -301,6 +301,47 @@ def test_features_come_in_both_formats_and_agree_with_the_folder(tmp_path: Path,
     train, val = (set(raw[name].ravel().astype(int)) for name in ("train_loc", "val_loc"))
     assert train | val == set(raw["trainval_loc"].ravel().astype(int))
     assert not {labels[i - 1] for i in train} & {labels[i - 1] for i in val}
+
+
+def test_classes_are_described_by_their_names_or_texts_instead_of_a_table(
+    tmp_path: Path, images: Path
+) -> None:
+    vectors = tmp_path / "words.txt"
+    words = ["red", "fox", "herring", "gull", "starling", "otter", "common", "swift", "sea", "mammal"]
+    vectors.write_text("".join(f"{word} {i} {i * i % 7} 1\n" for i, word in enumerate(words)))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("OTTER=sea mammal\n")
+    out = make_dataset(
+        Settings(images, tmp_path / "out", describe="words", describe_model=str(vectors), texts=texts)
+    )
+    with (out / "classes.csv").open(encoding="utf-8") as file:
+        rows = {row["class"]: row for row in csv.DictReader(file)}
+    assert set(rows) == set(FOLDERS)
+    numbers = [[float(v) for k, v in rows[n].items() if k not in ("class", "split")] for n in FOLDERS]
+    assert numbers[0] == [0.5, 0.5, 1], "the mean of red and fox"
+    assert numbers[3] == [8.5, (64 % 7 + 81 % 7) / 2, 1], "by its text, though its folder is spelt otherwise"
+    record = json.loads((out / "classes.json").read_text())
+    assert record["texts"]["OTTER"] == ["sea mammal"]
+    assert image_folder(out).num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "neither was given"),
+        ({"describe": "words", "attributes": Path("a.csv")}, "both were given"),
+        ({"attributes": Path("a.csv"), "texts": Path("t.txt")}, "need --describe"),
+        ({"describe": "words", "describe_model": "no.vec"}, "no.vec"),
+        ({"describe": "words", "texts": Path("no.txt")}, "no file no.txt"),
+    ],
+)
+def test_wrong_descriptions_are_refused_in_one_line(
+    tmp_path: Path, images: Path, options: dict, message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        make_dataset(Settings(images, tmp_path / "out", **options))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_command_line_prints_the_report_and_the_next_command(
