@@ -11,6 +11,7 @@
 #include "gemm/product.hpp"
 #include "gemm/view.hpp"
 #include "isa/kernels.hpp"
+#include "ops/cancelling.hpp"
 #include "ops/gradient.hpp"
 #include "ops/norms.hpp"
 #include "ops/pooling.hpp"
@@ -27,7 +28,7 @@ public:
     Call(const Kernels& kernels, const Gemm& products, const ScoresGrad& call)
         : k(kernels), c(call), x(call.regions), type(call.regions.type), gemm(products), rows(x.B * x.T),
           grad(kernels, call.grad, type, x.B * call.C), classes(kernels, call.classes, type, call.C * call.m),
-          bias(kernels, call.bias, type, call.m), d_regions(kernels, inner(call.d_regions), type, rows, x.d),
+          bias(kernels, call.bias, type, call.m), direct(kernels, products, x, call.weight, bias.rows(), call.m, call.threads), d_regions(kernels, inner(call.d_regions), type, rows, x.d),
           d_queries(kernels, inner(call.d_queries), type, call.C, x.d), d_weight(kernels, call.d_weight, type, call.m, x.d),
           d_bias(kernels, call.d_bias, type, 1, call.m), d_classes(kernels, call.d_classes, type, call.C, call.m) {}
 
@@ -198,9 +199,11 @@ private:
         Scratch stacked(size_t((c.m + per_block) * ld) * 4), shares(size_t(per_block * x.B) * 4);
         float *dv = stacked.as<float>(), *logits = dv + c.m * ld;  // (m, B * T) and (classes of a block, B * T)
         Widened v(k, c.values, type, rows * c.m);
+        std::vector<char> cancelled_pairs(size_t(per_block * x.B));
+        Apart apart(c.d_weight ? x.B : 0);
         Layout layout;
         int64_t at_e = layout.floats(per_block * ldm), at_de = layout.floats(per_block * ldm), at_a = layout.floats(per_block * x.T),
-                at_da = layout.floats(per_block * x.T),
+                at_da = layout.floats(per_block * x.T), at_squares = layout.floats(2 * x.T),
                 at_left = layout.bytes(std::max(packed_attention_bytes(gemm, per_block, std::max(x.T, c.m)),
                                                 packed_attention_bytes(gemm, c.m, per_block))),
                 at_right = layout.bytes(std::max(packed_values_bytes(gemm, c.m, x.T),
@@ -216,21 +219,31 @@ private:
                 k.convert(n * x.T, element(c.attention, type, (b * c.C + from) * x.T), type, a, DType::f32);
                 const float* vb = v.rows() + b * x.T * c.m;
                 small_product(gemm, n, c.m, x.T, floats(a, x.T), floats(vb, c.m, true), e, ldm, Store::replace, left, right);
+                char* pairs = cancelled_pairs.data() + b * n;
+                const bool some = make_again(worker, b, n, a, e, ldm, vb, at(at_squares), pairs, apart.attended(b));
                 for (int64_t j = 0; j < n; j++)
                     shares.as<float>()[b * n + j] =
                         compared(grad.rows()[b * c.C + from + j], e + j * ldm, from + j, de + j * ldm);
                 small_product(gemm, n, x.T, c.m, floats(de, ldm), floats(vb, c.m), da, x.T, Store::replace, left, right);
                 for (int64_t j = 0; j < n; j++)
                     k.softmax_grad(x.T, a + j * x.T, da + j * x.T, c.scale, logits + j * ld + b * x.T);
+                if (some && c.d_weight) {
+                    float* moved = e;  // no longer needed
+                    apart.move(b, n, c.m, pairs, de, moved, ldm);
+                    small_product(gemm, c.m, x.T, n, floats(moved, ldm, true), floats(a, x.T, true), apart.dv(c.m * ld) + b * x.T, ld,
+                                  Store::add, left, right);
+                }
                 small_product(gemm, c.m, x.T, n, floats(de, ldm, true), floats(a, x.T, true), dv + b * x.T, ld,
                               from ? Store::add : Store::replace, left, right);
             });
+            apart.add_weights(gemm, c.threads, c.m, x.d);
             if (c.d_regions) from_logits(logits, ld, from, n, from ? Store::add : Store::replace);
             const bool last = from + n == c.C;  // dV is complete
             const int64_t first = last && c.d_weight ? 0 : c.m, end = c.d_queries ? c.m + n : c.m;
             from_stacked(stacked.as<float>(), ld, first, end - first, from);
-            if (c.d_classes) sum_pooled(from, n, shares.as<float>(), v.rows(), memory, layout.size(), at_e, at_a, at_left, at_right);
+            if (c.d_classes) sum_pooled(from, n, shares.as<float>(), cancelled_pairs.data(), v.rows(), memory, layout.size(), at_e, at_a, at_left, at_right);
         }
+        apart.finish(c.threads, d_weight.rows(), c.m * x.d, dv, c.m, rows, ld);
         if (c.d_regions)
             product(gemm, c.threads, rows, x.d, c.m, floats(dv, ld, true), matrix(c.weight, x.d, true), d_regions.rows(), x.d,
                     Store::add);
@@ -238,10 +251,44 @@ private:
         if (c.d_classes) through_class_norms();
     }
 
+    // Cosine: the e of n classes of an image that their decoded regions do not give exactly enough (ops/cancelling.hpp), and which
+    // classes these are. Their x~ are added to `kept`, unless it is null. Returns whether there are any.
+    bool make_again(int worker, int64_t image, int64_t n, const float* a, float* e, int64_t ld, const float* v, float* squares,
+                    char* pairs, std::vector<float>* kept) {
+        std::memset(pairs, 0, size_t(n));
+        if (c.similarity != Similarity::cosine) return false;
+        squares_of(k, v, c.m, x.T, c.m, squares);
+        float *weighted = squares + x.T, own, square, unused;
+        for (int64_t j = 0; j < n; j++) {
+            for (int64_t t = 0; t < x.T; t++) weighted[t] = a[j * x.T + t] * squares[t];
+            k.dots(x.T, a + j * x.T, weighted, &own, &unused);
+            k.dots(c.m, e + j * ld, e + j * ld, &unused, &square);
+            pairs[j] = cancelled(square, own);
+        }
+        bool some = false;
+        decode_again(worker, image, n, pairs, a, [&](int64_t j, const float* exact, const float* attended) {
+            some = true;
+            std::memcpy(e + j * ld, exact, size_t(c.m) * 4);
+            if (kept) kept->insert(kept->end(), attended, attended + x.d);
+        });
+        return some;
+    }
+
+    template <typename Use>
+    void decode_again(int worker, int64_t image, int64_t n, const char* pairs, const float* a, const Use& use) {
+        std::vector<int64_t> which;
+        for (int64_t j = 0; j < n; j++)
+            if (pairs[j]) which.push_back(j);
+        direct.decode(
+            worker, image, int64_t(which.size()),
+            [&](int64_t i, float* row) { std::memcpy(row, a + which[size_t(i)] * x.T, size_t(x.T) * 4); },
+            [&](int64_t i, const float* e, const float* attended) { use(which[size_t(i)], e, attended); });
+    }
+
     // dL/dk_c (before `through_class_norms`) = sum_b share_bc e_bc. The pooled values e are made again rather than kept:
     // they would be B C m numbers. A task owns some classes, so that their sums over b run in order.
-    void sum_pooled(int64_t from, int64_t n, const float* shares, const float* v, const Scratch& memory, int64_t bytes, int64_t at_e,
-                    int64_t at_a, int64_t at_left, int64_t at_right) const {
+    void sum_pooled(int64_t from, int64_t n, const float* shares, const char* pairs, const float* v, const Scratch& memory, int64_t bytes, int64_t at_e,
+                    int64_t at_a, int64_t at_left, int64_t at_right) {
         constexpr int64_t chunk = 56;
         const int64_t ldm = row_stride(c.m);
         parallel(c.threads, ceil_div(n, chunk), [&](int64_t task, int worker) {
@@ -254,6 +301,9 @@ private:
                 k.convert(count * x.T, element(c.attention, type, (b * c.C + from + first) * x.T), type, a, DType::f32);
                 small_product(gemm, count, c.m, x.T, floats(a, x.T), floats(v + b * x.T * c.m, c.m, true), e, ldm, Store::replace, base + at_left,
                       base + at_right);
+                decode_again(worker, b, count, pairs + b * n + first, a, [&](int64_t j, const float* exact, const float*) {
+                    std::memcpy(e + j * ldm, exact, size_t(c.m) * 4);
+                });
                 for (int64_t j = 0; j < count; j++) {
                     float share = shares[b * n + first + j];
                     for (int64_t i = 0; i < c.m; i++) d[j * c.m + i] += share * e[j * ldm + i];
@@ -316,6 +366,7 @@ private:
     const Gemm& gemm;
     const int64_t rows;
     Widened grad, classes, bias;
+    Direct direct;
     Result d_regions, d_queries, d_weight, d_bias, d_classes;
 };
 

@@ -11,6 +11,7 @@
 #include "gemm/product.hpp"
 #include "gemm/view.hpp"
 #include "isa/kernels.hpp"
+#include "ops/cancelling.hpp"
 #include "ops/norms.hpp"
 #include "ops/pooling.hpp"
 #include "ops/widened.hpp"
@@ -29,13 +30,16 @@ struct Worker {            // one thread's working memory
     char* values;          // values or regions of an image, packed as B
     float *pooled, *mapped;  // pooled values of a register tile's classes; or a block's attended regions, and W of them
     float* row;            // scores of a block of classes
+    float *squares, *own;  // cosine, order "project": see ops/cancelling.hpp
+    int index;
 };
 
 class Call {
 public:
     Call(const Kernels& kernels, const Gemm& products, const Scores& call)
         : k(kernels), c(call), x(call.regions), gemm(products),
-          bias(kernels, call.bias, x.type, call.m), classes(kernels, call.classes, x.type, call.C * call.m) {}
+          bias(kernels, call.bias, x.type, call.m), classes(kernels, call.classes, x.type, call.C * call.m),
+          direct(kernels, products, x, call.weight, bias.rows(), call.m, call.threads) {}
 
     void run() {
         if (c.order == Order::attend) weight = packed_weight(gemm, c.weight, x.type, c.m, x.d, c.threads);
@@ -98,6 +102,8 @@ private:
             at_values = part(packed_values_bytes(gemm, attend ? pooled_columns(gemm, x.T, x.d) : c.m, x.T) + 1024);
             at_pooled = part((attend ? per_block : gemm.mr) * pooled_ld * 4);
             at_mapped = part(attend ? gemm.mr * mapped_ld * 4 : 0);
+            at_squares = part(x.T * 4);
+            at_own = part(per_block * 4);
         }
         memory = Scratch(size_t(worker_bytes * c.threads));
     }
@@ -106,7 +112,7 @@ private:
         char* base = memory.at(size_t(worker_bytes * index));
         auto floats = [&](int64_t at) { return reinterpret_cast<float*>(base + at); };
         return {floats(at_product), base + at_panel, base + at_attention, base + at_values,
-                floats(at_pooled), floats(at_mapped), floats(at_row)};
+                floats(at_pooled), floats(at_mapped), floats(at_row), floats(at_squares), floats(at_own), index};
     }
 
     // Cosine: 1 / |k_c|. Prototypes: q_c = k_c . b. Prototypes are of k_c itself: what a score is divided by comes last.
@@ -194,13 +200,39 @@ private:
             ldv = c.m;
         }
         // Values first, as above.
+        const bool cosine = c.similarity == Similarity::cosine;
+        if (cosine) squares_of(k, values, ldv, x.T, c.m, w.squares);
         pack_values(gemm, View{values, DType::f32, 1, ldv}, 0, c.m, x.T, w.values);
         attend(i, block, logits, w);
+        if (cosine) sum_own(logits, n, w);
+        std::vector<int64_t> again;
         for (int64_t r = 0; r < n; r += gemm.mr) {
             int64_t rows = std::min<int64_t>(gemm.mr, n - r);
             gemm.multiply(x.T, w.attention + r / gemm.mr * gemm.panel_a(x.T), w.values, rows, c.m, w.pooled, pooled_ld,
                           Store::replace, chain_of(x.T), nullptr);
-            for (int64_t q = 0; q < rows; q++) w.row[r + q] = compare(begin(block) + r + q, w.pooled + q * pooled_ld);
+            for (int64_t q = r; q < r + rows; q++) {
+                const Score found = compare(begin(block) + q, w.pooled + (q - r) * pooled_ld);
+                w.row[q] = found.score;
+                if (cosine && cancelled(found.square, w.own[q])) again.push_back(q);
+            }
+        }
+        direct.decode(
+            w.index, i, int64_t(again.size()),
+            [&](int64_t q, float* row) {
+                for (int64_t t = 0; t < x.T; t++) row[t] = logits[t * ld + again[size_t(q)]];
+            },
+            [&](int64_t q, const float* e, const float*) {
+                const int64_t j = again[size_t(q)];
+                w.row[j] = compare(begin(block) + j, e).score;
+            });
+    }
+
+    // sum_t a_t^2 |v_t|^2 of each class.
+    void sum_own(const float* attention, int64_t n, const Worker& w) const {
+        std::memset(w.own, 0, size_t(n) * 4);
+        for (int64_t t = 0; t < x.T; t++) {
+            const float square = w.squares[t], *a = attention + t * ld;
+            for (int64_t j = 0; j < n; j++) w.own[j] += square * a[j] * a[j];
         }
     }
 
@@ -215,7 +247,7 @@ private:
         for (int64_t r = 0; r < n; r += gemm.mr) {
             int64_t rows = std::min<int64_t>(gemm.mr, n - r);
             decode(gemm, weight, bias.rows(), w.pooled + r * pooled_ld, pooled_ld, rows, x.d, w.mapped, mapped_ld, w.panel);
-            for (int64_t q = 0; q < rows; q++) w.row[r + q] = compare(begin(block) + r + q, w.mapped + q * mapped_ld);
+            for (int64_t q = 0; q < rows; q++) w.row[r + q] = compare(begin(block) + r + q, w.mapped + q * mapped_ld).score;
         }
     }
 
@@ -225,10 +257,14 @@ private:
         pack_attention(gemm, logits, ld, size(block), x.T, w.attention);
     }
 
-    float compare(int64_t j, const float* e) const {
+    struct Score {
+        float score, square;  // of |e|
+    };
+
+    Score compare(int64_t j, const float* e) const {
         float product, square;
         k.dots(c.m, e, classes.rows() + j * c.m, &product, &square);
-        return c.similarity == Similarity::dot ? product : product * inverses.as<float>()[j] / clamped_norm(square);
+        return {c.similarity == Similarity::dot ? product : product * inverses.as<float>()[j] / clamped_norm(square), square};
     }
 
     // Into a tensor of `rows` rows an image.
@@ -242,9 +278,11 @@ private:
     const Gemm& gemm;
     Widened bias, classes;
     int64_t per_block = 0, blocks = 0, at_once = 0, images = 0, groups = 0, ld = 0, pooled_ld = 0, mapped_ld = 0;
-    int64_t worker_bytes = 0, at_product = 0, at_panel = 0, at_row = 0, at_attention = 0, at_values = 0, at_pooled = 0, at_mapped = 0;
+    int64_t worker_bytes = 0, at_product = 0, at_panel = 0, at_row = 0, at_attention = 0, at_values = 0, at_pooled = 0, at_mapped = 0,
+            at_squares = 0, at_own = 0;
     Scratch memory, inverses, offsets, prototypes, stored;
     Packed weight;
+    Direct direct;
     std::vector<Packed> stacked;
 };
 

@@ -1,7 +1,7 @@
 """The cosine where the decoded regions of an image nearly cancel in e = sum_t a_t v_t.
 
-Every order that is offered keeps the error within twice that of plain PyTorch, forward and backward. Order "project" is
-allowed three times in the extreme, because it rounds each v_t before they cancel; see `eager.attended_scores`.
+Every order that is offered keeps the error within twice that of plain PyTorch, forward and backward. Order "project"
+makes e again, and dW by other products, where single v_t would be rounded before they cancel (csrc/ops/cancelling.hpp).
 """
 
 from __future__ import annotations
@@ -61,8 +61,7 @@ def test_error_is_at_most_twice_plain_pytorchs(
     names = ["scores", *(name for name, t in zip("XHWbK", inputs) if t is not None)]
     for name, got, theirs, right in zip(names, ours(inputs, order, upstream), eager, truth):
         print(f"{name}: {error(got, right):.2e}, plain PyTorch {error(theirs, right):.2e}")
-        allowed = 3 if order == "project" and ratio < 0.1 else 2
-        assert error(got, right) <= allowed * error(theirs, right) + 2**-24, name
+        assert error(got, right) <= 2 * error(theirs, right) + 2**-24, name
 
 
 @pytest.mark.parametrize("order", native.ORDERS["cosine"])

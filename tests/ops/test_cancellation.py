@@ -9,7 +9,7 @@ import pytest
 import torch
 from cancelling import RHOS, allowed_ratio, cancelling, worst_ratio
 
-from fastzsl.ops import attended_scores, eager
+from fastzsl.ops import attended_scores, eager, native
 
 ORDERS = {
     "auto": attended_scores,
@@ -23,7 +23,9 @@ ORDERS = {
 def test_scores_and_gradients(shape: tuple[int, ...], rho: float, order: str, seed: int) -> None:
     ratio, name = worst_ratio(ORDERS[order], cancelling(rho, *shape), torch.randn(shape[0], shape[2]))
     print(f"{name}: {ratio:.2f} times plain PyTorch's error")
-    assert ratio <= (2 if order == "attend" else allowed_ratio(rho)), name
+    if order == "auto" and native.missing():
+        order = "project"  # eager's, for the shapes here
+    assert ratio <= allowed_ratio(order, rho), name
 
 
 @pytest.mark.parametrize("order", ORDERS)
