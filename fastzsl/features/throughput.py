@@ -32,8 +32,9 @@ def in_batches(
 ) -> Iterator[tuple[list[R], S | None]]:
     """Read images and process them, batch by batch, in order, in limited memory and without gradients.
 
-    On the CPU each core reads and processes whole small batches on one thread. This is about twice as fast as dividing
-    each batch among threads: products of seven by seven maps are too small for that, and no thread waits for another.
+    On the CPU each core reads and processes whole small batches on one thread, a single batch in the caller's own. This
+    is about twice as fast as dividing each batch among threads: products of seven by seven maps are too small for that,
+    and no thread waits for another.
     On a GPU threads read ahead, and the device processes the batches.
 
     Args:
@@ -63,10 +64,18 @@ def in_batches(
         stacked = torch.stack(pixels)
         return known, _on_one_thread(work, stacked) if on_cpu else stacked
 
+    ahead = list(islice(batches, 2 * cores if on_cpu else 3))
     running: deque[Future[tuple[list[R], Tensor | S | None]]] = deque()
     try:
+        if on_cpu and len(ahead) == 1:
+            # No other thread: with one more, PyTorch has a second set of threads, and what the caller computes before
+            # and after a single image takes five times as long.
+            known, result = take(ahead[0])
+            torch.set_num_threads(cores)
+            yield known, result  # type: ignore[misc]
+            return
         with ThreadPoolExecutor(cores if on_cpu else usable()) as pool:
-            running.extend(pool.submit(take, batch) for batch in islice(batches, 2 * cores if on_cpu else 3))
+            running.extend(pool.submit(take, batch) for batch in ahead)
             try:
                 while running:
                     known, result = running.popleft().result()
@@ -83,6 +92,6 @@ def in_batches(
 
 
 def _on_one_thread(work: Callable[[Tensor], S], pixels: Tensor) -> S:
-    torch.set_num_threads(1)  # of this worker
+    torch.set_num_threads(1)  # of this thread
     with torch.inference_mode():
         return work(pixels)

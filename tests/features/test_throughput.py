@@ -80,3 +80,16 @@ def test_every_core_works_alone_without_gradients() -> None:
 
     found = {said for _, said in in_batches(range(1, 9, 3), _read, work, 1, torch.device("cpu"))}
     assert found == {(1, True)}
+
+
+def test_a_single_batch_needs_no_other_thread_and_leaves_the_caller_its_threads() -> None:
+    threads, where = torch.get_num_threads(), []
+
+    def work(pixels: Tensor) -> int:
+        where.append(threading.current_thread())
+        return torch.get_num_threads()
+
+    for _, said in in_batches([1, 2], _read, work, 2, torch.device("cpu")):
+        assert said == 1
+        assert torch.get_num_threads() == threads
+    assert where == [threading.current_thread()]
