@@ -108,7 +108,7 @@ def test_a_wrong_value_in_a_file_of_settings_is_one_line(tmp_path: Path, line: s
         (
             "make_dataset",
             "--images a --out c",
-            "Missing from python -m fastzsl.make_dataset: --attributes PATH",
+            "neither was given; wanted --attributes TABLE or --describe words",
         ),
         ("eval", "a b", "Unrecognized options: b"),
     ],

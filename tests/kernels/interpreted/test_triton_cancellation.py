@@ -22,7 +22,7 @@ def test_scores_and_gradients(shape: tuple[int, ...], rho: float, order: str, se
 
     ratio, name = worst_ratio(scores, cancelling(rho, *shape), torch.randn(shape[0], shape[2]))
     print(f"{name}: {ratio:.2f} times plain PyTorch's error")
-    assert ratio <= (2 if order == "attend" else allowed_ratio(rho)), name
+    assert ratio <= allowed_ratio(order, rho), name
 
 
 def test_images_are_decoded_a_few_at_a_time(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
