@@ -114,6 +114,7 @@ double peak(double (*spin)(int64_t), double seconds, int threads) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
+    module.attr("interface") = 1;  // the number in fastzsl/ops/native.py: raise both when the arguments below change
     module.doc() = "Native CPU kernels of fastzsl; see fastzsl/ops/native.py for the functions to call.";
     module.def("isas", &isas, "Instruction sets built in and runnable here, weakest first.");
     module.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");

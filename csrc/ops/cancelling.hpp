@@ -97,6 +97,11 @@ private:
 // So the dE of these pairs are taken out of dV, for which dX and db need no such care, and put into one of their own.
 class Apart {
 public:
+    // Images of a group after which `add_weights` is called: the x~ of all their pairs take at most 64 MiB.
+    static int64_t images_at_once(int threads, int64_t classes, int64_t d) {
+        return std::max<int64_t>(threads, (1 << 24) / (classes * d));
+    }
+
     // For `images` images; 0 if dW is not wanted.
     explicit Apart(int64_t images) : of_image(size_t(images)) {}
 

@@ -28,7 +28,9 @@ public:
     Call(const Kernels& kernels, const Gemm& products, const ScoresGrad& call)
         : k(kernels), c(call), x(call.regions), type(call.regions.type), gemm(products), rows(x.B * x.T),
           grad(kernels, call.grad, type, x.B * call.C), classes(kernels, call.classes, type, call.C * call.m),
-          bias(kernels, call.bias, type, call.m), direct(kernels, products, x, call.weight, bias.rows(), call.m, call.threads), d_regions(kernels, inner(call.d_regions), type, rows, x.d),
+          bias(kernels, call.bias, type, call.m),
+          direct(kernels, products, x, call.weight, bias.rows(), call.m, call.threads),
+          d_regions(kernels, inner(call.d_regions), type, rows, x.d),
           d_queries(kernels, inner(call.d_queries), type, call.C, x.d), d_weight(kernels, call.d_weight, type, call.m, x.d),
           d_bias(kernels, call.d_bias, type, 1, call.m), d_classes(kernels, call.d_classes, type, call.C, call.m) {}
 
@@ -211,7 +213,7 @@ private:
         Scratch memory(size_t(layout.size() * c.threads));
         for (int64_t from = 0; from < c.C; from += per_block) {
             int64_t n = std::min(per_block, c.C - from);
-            parallel(c.threads, x.B, [&](int64_t b, int worker) {
+            auto one_image = [&](int64_t b, int worker) {
                 char* base = memory.at(size_t(layout.size() * worker));
                 auto at = [&](int64_t offset) { return reinterpret_cast<float*>(base + offset); };
                 float *e = at(at_e), *de = at(at_de), *a = at(at_a), *da = at(at_da);
@@ -230,18 +232,24 @@ private:
                 if (some && c.d_weight) {
                     float* moved = e;  // no longer needed
                     apart.move(b, n, c.m, pairs, de, moved, ldm);
-                    small_product(gemm, c.m, x.T, n, floats(moved, ldm, true), floats(a, x.T, true), apart.dv(c.m * ld) + b * x.T, ld,
-                                  Store::add, left, right);
+                    small_product(gemm, c.m, x.T, n, floats(moved, ldm, true), floats(a, x.T, true),
+                                  apart.dv(c.m * ld) + b * x.T, ld, Store::add, left, right);
                 }
                 small_product(gemm, c.m, x.T, n, floats(de, ldm, true), floats(a, x.T, true), dv + b * x.T, ld,
                               from ? Store::add : Store::replace, left, right);
-            });
-            apart.add_weights(gemm, c.threads, c.m, x.d);
+            };
+            const int64_t at_once = Apart::images_at_once(c.threads, n, x.d);
+            for (int64_t first = 0; first < x.B; first += at_once) {
+                parallel(c.threads, std::min(at_once, x.B - first), [&](int64_t i, int worker) { one_image(first + i, worker); });
+                apart.add_weights(gemm, c.threads, c.m, x.d);
+            }
             if (c.d_regions) from_logits(logits, ld, from, n, from ? Store::add : Store::replace);
             const bool last = from + n == c.C;  // dV is complete
             const int64_t first = last && c.d_weight ? 0 : c.m, end = c.d_queries ? c.m + n : c.m;
             from_stacked(stacked.as<float>(), ld, first, end - first, from);
-            if (c.d_classes) sum_pooled(from, n, shares.as<float>(), cancelled_pairs.data(), v.rows(), memory, layout.size(), at_e, at_a, at_left, at_right);
+            if (c.d_classes)
+                sum_pooled(from, n, shares.as<float>(), cancelled_pairs.data(), v.rows(), memory, layout.size(), at_e, at_a,
+                           at_left, at_right);
         }
         apart.finish(c.threads, d_weight.rows(), c.m * x.d, dv, c.m, rows, ld);
         if (c.d_regions)
@@ -287,8 +295,8 @@ private:
 
     // dL/dk_c (before `through_class_norms`) = sum_b share_bc e_bc. The pooled values e are made again rather than kept:
     // they would be B C m numbers. A task owns some classes, so that their sums over b run in order.
-    void sum_pooled(int64_t from, int64_t n, const float* shares, const char* pairs, const float* v, const Scratch& memory, int64_t bytes, int64_t at_e,
-                    int64_t at_a, int64_t at_left, int64_t at_right) {
+    void sum_pooled(int64_t from, int64_t n, const float* shares, const char* pairs, const float* v, const Scratch& memory,
+                    int64_t bytes, int64_t at_e, int64_t at_a, int64_t at_left, int64_t at_right) {
         constexpr int64_t chunk = 56;
         const int64_t ldm = row_stride(c.m);
         parallel(c.threads, ceil_div(n, chunk), [&](int64_t task, int worker) {
@@ -299,8 +307,8 @@ private:
             std::memset(d, 0, size_t(count * c.m) * 4);
             for (int64_t b = 0; b < x.B; b++) {
                 k.convert(count * x.T, element(c.attention, type, (b * c.C + from + first) * x.T), type, a, DType::f32);
-                small_product(gemm, count, c.m, x.T, floats(a, x.T), floats(v + b * x.T * c.m, c.m, true), e, ldm, Store::replace, base + at_left,
-                      base + at_right);
+                small_product(gemm, count, c.m, x.T, floats(a, x.T), floats(v + b * x.T * c.m, c.m, true), e, ldm,
+                              Store::replace, base + at_left, base + at_right);
                 decode_again(worker, b, count, pairs + b * n + first, a, [&](int64_t j, const float* exact, const float*) {
                     std::memcpy(e + j * ldm, exact, size_t(c.m) * 4);
                 });

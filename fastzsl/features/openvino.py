@@ -6,6 +6,7 @@ OpenVINO's own `convert_model` also reports its use over the network, so its par
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import os
 import shutil
@@ -124,11 +125,18 @@ def _convert(backbone: Any) -> Any:
 def _digest(backbone: Any) -> str:
     """Of all that decides the model: weights, size of the images, versions."""
     digest = hashlib.sha256(f"{backbone.name} {backbone.image_size}".encode())
-    digest.update(" ".join(map(importlib.metadata.version, PACKAGES)).encode())
+    digest.update(" ".join(map(_version, PACKAGES)).encode())
     for name, values in (*backbone.named_parameters(), *backbone.named_buffers()):
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
         digest.update(values.detach().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # on the path without being installed
+        return str(getattr(importlib.import_module(package), "__version__", ""))
 
 
 def _kept(model: Any, folder: Path) -> Any:

@@ -15,6 +15,7 @@ from fastzsl.ops.transforms import is_plain, is_transformed
 
 Inputs = tuple[Tensor | None, ...]
 _MOST = 4096  # remembered choices
+_FEW = 4  # classes for which eager's "attend" costs next to nothing, and cosines of cancelling regions stay exact
 
 
 class Choice(NamedTuple):
@@ -83,5 +84,7 @@ def _choose(
     orders = kernels.ORDERS[similarity]
     if torch.compiler.is_exporting():  # one program for any B and C: its order may depend on neither
         return Choice(name, "project" if m <= d else "attend", bool(gradients))
+    if name == "eager" and similarity == "cosine" and C <= _FEW:
+        orders = ("attend",)
     plan = plan_scores(B, T, C, d, m, similarity, orders, gradients, kernels.REMAKES_DECODED)
     return Choice(name, plan.order, bool(gradients))

@@ -44,7 +44,7 @@ def attended_scores(
     gradients, is within twice that of plain PyTorch where |e|^2 >= 1/4 sum_t A_t^2 |v_t|^2; random regions have about
     equality without the 1/4. Where the regions cancel further it is up to about sqrt(d / T) times as large (9 times
     was the most seen, with d = 2048 and T = 16). So it is in Triton's kernels; the native ones make such pairs again as
-    order "attend" does, and stay within twice.
+    order "attend" does, and stay within twice. For few classes the ops call this function with order "attend".
 
     Args:
         order: one of `ORDERS[similarity]`; for None, or an order that only kernels have, the planner chooses.

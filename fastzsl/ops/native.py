@@ -27,6 +27,8 @@ ORDERS: dict[str, tuple[str, ...]] = {
 
 REMAKES_DECODED = True  # the backward pass computes decoded features again, see `planner.score_costs`
 
+INTERFACE = 1  # of csrc/module.cpp; an older compiled module would misread its arguments
+
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _SIMILARITY = {"dot": 0, "cosine": 1}
 _LARGE = 8 << 20
@@ -42,6 +44,11 @@ def _load() -> tuple[ModuleType | None, tuple[str, ...]]:
     except ImportError as error:
         return None, (
             f"the compiled module fastzsl._native is not installed ({error}); reinstall with a C++ compiler",
+        )
+    found = getattr(_native, "interface", 0)
+    if found != INTERFACE:
+        return None, (
+            f"the compiled module fastzsl._native has interface {found}, this code wants {INTERFACE}; install again",
         )
     try:
         _native.isa()
@@ -99,7 +106,8 @@ def slower(call: Call) -> str | None:
     if call.op == "prepare_regions":
         return None
     if B * T <= 64:
-        slow = 1024 * C <= d or (call.similarity == "dot" and C * d >= 100_000)
+        few = C <= 4 if call.similarity == "cosine" else 1024 * C <= d
+        slow = few or (call.similarity == "dot" and C * d >= 100_000)
     elif call.op == "dense_attention":
         slow = C <= 4 or C * d < 4000
     elif call.similarity == "dot":

@@ -56,5 +56,5 @@ def worst_ratio(function: Callable[..., Tensor], inputs: list[Tensor], upstream:
 def allowed_ratio(order: str, rho: float) -> float:
     """Eager's order "project" rounds each v_t before they cancel, plain PyTorch their sum: the ratio of the errors is
     at most about 1/sqrt(rho), and ends at that of a sum over d and one over T, roughly sqrt(d/T). Kernels on the CPU
-    make such pairs again, and "auto" takes eager where "attend" costs less."""
+    make such pairs again, and where "auto" takes eager, it takes its order "attend"."""
     return 10.0 if order == "project" and rho < 0.25 else 2.0

@@ -28,6 +28,16 @@ def test_scores_and_gradients(shape: tuple[int, ...], rho: float, order: str, se
     assert ratio <= allowed_ratio(order, rho), name
 
 
+@pytest.mark.parametrize("rho", RHOS)
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 2, 2048, 64), (1, 2, 4, 1280, 300), (8, 3, 4, 512, 32), (1, 4, 1, 2048, 20)]
+)
+def test_few_classes(shape: tuple[int, ...], rho: float, seed: int) -> None:
+    ratio, name = worst_ratio(attended_scores, cancelling(rho, *shape), torch.randn(shape[0], shape[2]))
+    print(f"{name}: {ratio:.2f} times plain PyTorch's error")
+    assert ratio <= 2, name
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_where_nothing_but_rounding_is_left_scores_are_cosines_all_the_same(order: str, seed: int) -> None:
     scores = ORDERS[order](*cancelling(0.0, 4, 48, 60, 64, 300))
