@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fastzsl.errors import UserError
-from fastzsl.features.sources import ImageSource, RegionSource
+from fastzsl.features.sources import ImageSource, RegionSource, stored_regions
+from fastzsl.features.stored import Stored
 from fastzsl.features.views import draw_regions
 
 
@@ -81,12 +82,12 @@ class ZeroShotDataset:
         """Region features (B, T, d) of the images `indices` of this data set; view 0 is the whole image."""
         return self._sources()[view].regions(self.image_ids[indices])
 
-    def draw_regions(self, indices: Tensor, draw: int) -> Tensor:
-        """As `read_regions`, each image in a view that is drawn at random from the number `draw`."""
+    def draw_regions(self, indices: Tensor, draw: int) -> Stored:
+        """As `read_regions`, each image in a view that is drawn at random from the number `draw`; to be prepared."""
         sources = self._sources()
         if len(sources) == 1:
-            return self.read_regions(indices)
-        return draw_regions(sources, self.image_ids[indices], len(sources[0]), draw)
+            return stored_regions(sources[0], self.image_ids[indices])
+        return Stored(draw_regions(sources, self.image_ids[indices], len(sources[0]), draw))
 
     def _sources(self) -> tuple[RegionSource, ...]:
         if self.regions is None:

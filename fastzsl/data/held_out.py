@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
 from fastzsl.errors import UserError, nearest
-from fastzsl.features.sources import ImageSource, RegionSource
+from fastzsl.features.sources import ImageSource, RegionSource, stored_regions
+from fastzsl.features.stored import Stored
 
 TEST_SHARE = 0.2
 """Share of the images of each remaining class that is used as test_seen."""
@@ -155,6 +156,10 @@ class OnlyRegions:
     def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
         _refuse(torch.as_tensor(indices, dtype=torch.long), self._allowed)
         return self._source.regions(indices)
+
+    def stored(self, indices: Tensor) -> Stored:
+        _refuse(indices, self._allowed)
+        return stored_regions(self._source, indices)
 
 
 class OnlyImages:

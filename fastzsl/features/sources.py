@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastzsl.features.stored import Stored
+
 
 @runtime_checkable
 class ImageSource(Protocol):
@@ -60,3 +62,12 @@ class MemoryRegions:
 
     def regions(self, indices: Sequence[int] | Tensor) -> Tensor:
         return self._regions[torch.as_tensor(indices, dtype=torch.long)]
+
+    def stored(self, indices: Tensor) -> Stored:
+        """The features of a batch, which are not copied yet."""
+        return Stored(self._regions, indices)
+
+
+def stored_regions(source: RegionSource, indices: Tensor) -> Stored:
+    """The features of the images `indices` (B,), copied only if `source` does not hold them in memory."""
+    return source.stored(indices) if hasattr(source, "stored") else Stored(source.regions(indices))

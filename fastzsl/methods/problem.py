@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
+from fastzsl.features.stored import Stored
 
 T = TypeVar("T")
 CHUNK = 256
@@ -104,8 +105,13 @@ class Problem:
             draw: where the data set has several views of each image, the number from which one is drawn for each
                 image; None for the whole image.
         """
-        places = self._data.trainval[indices]
-        return self._data.read_regions(places) if draw is None else self._data.draw_regions(places, draw)
+        if draw is not None:
+            return self.stored(indices, draw).copied()
+        return self._data.read_regions(self._data.trainval[indices])
+
+    def stored(self, indices: Tensor, draw: int) -> Stored:
+        """As `regions`; features that lie in memory are not copied before they are prepared."""
+        return self._data.draw_regions(self._data.trainval[indices], draw)
 
     def image(self, index: int) -> Image.Image:
         """Training image `index` in RGB.

@@ -13,6 +13,7 @@ from torch import nn
 
 from fastzsl import AttendedAutoencoder, FusedDenseAttention
 from fastzsl.features.sources import MemoryRegions
+from fastzsl.features.stored import Stored
 from fastzsl.methods.attended.method import Attended
 from fastzsl.methods.attended.pooled import PooledAutoencoder
 from fastzsl.methods.context import Context
@@ -128,11 +129,9 @@ def test_stored_features_reach_the_model_as_they_are_stored(
     seen: list[tuple[torch.dtype, torch.dtype]] = []
     prepare = AttendedAutoencoder.regions
 
-    def watched(
-        self: AttendedAutoencoder, inputs: torch.Tensor, part: BatchPart | None = None
-    ) -> torch.Tensor:
+    def watched(self: AttendedAutoencoder, inputs: Stored, part: BatchPart | None = None) -> torch.Tensor:
         regions = prepare(self, inputs, part)
-        seen.append((inputs.dtype, regions.dtype))
+        seen.append((inputs.copied().dtype, regions.dtype))
         return regions
 
     monkeypatch.setattr(AttendedAutoencoder, "regions", watched)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastzsl import losses
+from fastzsl.features.stored import Stored
 from fastzsl.methods.attended.attention import FusedDenseAttention, as_regions
 from fastzsl.methods.attended.encoder import SemanticEncoder
 from fastzsl.methods.engines.normalisation import Normalisation, fit_columns, span
@@ -171,30 +172,35 @@ class AttendedAutoencoder(Model):
         scaled = (own_type - self.embedding_shift) * self.embedding_factor
         return scaled if self.embedding_normalisation == "none" else F.normalize(scaled, dim=-1)
 
-    def regions(self, inputs: Tensor, part: BatchPart | None = None) -> Tensor:
-        """X (B, T, d) at unit RMS length from images, feature maps (B, d, h, w) or regions (B, T, d)."""
-        if self.backbone is not None and inputs.ndim == 4 and inputs.shape[1] == 3:
-            inputs = self.backbone(inputs)
-        regions = as_regions(inputs)
+    def regions(self, inputs: Tensor | Stored, part: BatchPart | None = None) -> Tensor:
+        """X (B, T, d) at unit RMS length from images, feature maps (B, d, h, w), regions (B, T, d) or stored ones."""
+        stored = Stored(as_regions(self._encoded(inputs))) if isinstance(inputs, Tensor) else inputs
         if not self.training:
-            return self._prepare(regions, None, self.feature_scale)
-        part = part or BatchPart(slice(None), len(regions))
-        kept = self._kept_regions(regions, part) if self.region_dropout else None
-        return self._prepare(regions, kept, self._channel_factor(regions, part))
+            return self._prepare(stored, None, self.feature_scale)
+        part = part or BatchPart(slice(None), stored.shape[0])
+        kept = self._kept_regions(stored, part) if self.region_dropout else None
+        return self._prepare(stored, kept, self._channel_factor(stored, part))
 
-    def _prepare(self, regions: Tensor, kept: Tensor | None, factor: Tensor) -> Tensor:
-        return prepare_regions(
-            regions, kept=kept, power=self.feature_power, factor=factor, dtype=self.feature_scale.dtype,
+    def _encoded(self, inputs: Tensor) -> Tensor:
+        """Feature maps of images; features pass through."""
+        if self.backbone is None or inputs.ndim != 4 or inputs.shape[1] != 3:
+            return inputs
+        maps: Tensor = self.backbone(inputs)
+        return maps
+
+    def _prepare(self, stored: Stored, kept: Tensor | None, factor: Tensor) -> Tensor:
+        return stored.prepare(
+            kept=kept, power=self.feature_power, factor=factor, dtype=self.feature_scale.dtype,
             backend=self.dense_attention.backend,
         )  # fmt: skip
 
-    def _kept_regions(self, regions: Tensor, part: BatchPart) -> Tensor:
+    def _kept_regions(self, regions: Stored, part: BatchPart) -> Tensor:
         """A random part of every image's regions, (B, T')."""
         T = regions.shape[1]
         kept = max(1, round((1 - self.region_dropout) * T))
         return torch.rand(part.whole, T, device=regions.device)[part.rows].topk(kept, dim=1).indices
 
-    def _channel_factor(self, regions: Tensor, part: BatchPart) -> Tensor:
+    def _channel_factor(self, regions: Stored, part: BatchPart) -> Tensor:
         """The scale, with a random part of every image's channels zero and the others larger in return, (B, 1, d)."""
         if not self.feature_dropout:
             return self.feature_scale
@@ -240,7 +246,7 @@ class AttendedAutoencoder(Model):
 
     def loss(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Stored,
         labels: Tensor,
         class_embeddings: Tensor,
         seen: Tensor,

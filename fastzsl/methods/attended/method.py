@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fastzsl.features.batch import read_batch
+from fastzsl.features.stored import Stored
 from fastzsl.methods.attended.autoencoder import AttendedAutoencoder
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.loop import minimise
 from fastzsl.methods.engines.normalisation import Normalisation
 from fastzsl.methods.engines.parts import BatchPart
-from fastzsl.methods.engines.stored import Stored
 from fastzsl.methods.method import Method
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
@@ -190,8 +190,6 @@ class _Objective(nn.Module):
 
     def forward(self, inputs: Tensor | Stored, labels: Tensor, part: BatchPart) -> dict[str, Tensor]:
         """As `AttendedAutoencoder.loss`; the classification loss is weighted by the part of the batch."""
-        if isinstance(inputs, Stored):
-            inputs = inputs.features
         terms = self.model.loss(
             inputs, self.seen[labels], self.descriptions, self.seen,
             alpha=self.method.alpha, eta=self.method.eta, reduction=self.method.reduction, part=part,
@@ -208,4 +206,4 @@ def _reader(model: AttendedAutoencoder, problem: Problem) -> Any:
     backbone = model.backbone
     if backbone is not None:
         return lambda indices, draw: read_batch(problem.image, indices, backbone)
-    return lambda indices, draw: Stored(problem.regions(indices, draw))
+    return problem.stored

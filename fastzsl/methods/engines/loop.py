@@ -87,7 +87,7 @@ def minimise(
     places = _batches(len(labels), context, epochs, batch_size, first)
     with torch.random.fork_rng():
         for (step, batch, part), inputs, waited in prefetch(places, read_at):
-            torch.manual_seed(seed * STEP_SEED + step)
+            _reseed(seed * STEP_SEED + step, fabric.device)
             lr_share = schedule(step, total)
             for group in bare_optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * lr_share
@@ -111,6 +111,17 @@ def minimise(
             if done % steps_per_epoch == 0 or done % context.checkpoint_steps == 0:
                 checkpoint.save(done)
     model.eval()
+
+
+def _reseed(seed: int, device: torch.device) -> None:
+    """As `torch.manual_seed`, for the generators of the CPU and of `device` only.
+
+    For every kind of device that PyTorch knows and this process does not use, `torch.manual_seed` keeps a call for
+    later, with a text of its stack: .7 ms at every step, and memory that grows.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed_all(seed)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
