@@ -155,7 +155,7 @@ def _steps(results: dict[str, Any]) -> list[str]:
         "",
         "Loss, backward pass and AdamW from stored float16 features, batch 64, region dropout 0.5: milliseconds,",
         "and in brackets the time over native's. Eager is the same model on plain PyTorch with our algebra;",
-        "naive attends, then decodes.",
+        "naive attends, then decodes. bf16-mixed is that precision of the command; the others are float32.",
         "",
     ]
     names = list(dict.fromkeys(name for step in found for name in results[step.name]["value"]["times"]))
