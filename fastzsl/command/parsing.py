@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -31,7 +32,13 @@ def parse(settings: type[T], arguments: list[str] | None, prog: str, description
     Raises:
         UserError: a wrong flag or value.
     """
-    return run_parser(settings, words_of(arguments), prog, description, tyro.MISSING_NONPROP)
+    words = words_of(arguments)
+    parsed: T = run_parser(settings, words, prog, description, tyro.MISSING_NONPROP)
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        flag = f"--{field.name.replace('_', '-')}"
+        if flag in words and field.default == () and getattr(parsed, field.name) == ():
+            raise UserError(f"{flag} has no value; leave it out, or give it one ({prog} --help)")
+    return parsed
 
 
 def words_of(arguments: list[str] | None) -> list[str]:

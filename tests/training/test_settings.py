@@ -111,6 +111,8 @@ def test_a_wrong_value_in_a_file_of_settings_is_one_line(tmp_path: Path, line: s
             "neither was given; wanted --attributes TABLE or --describe words",
         ),
         ("eval", "a b", "Unrecognized options: b"),
+        ("predict", "run a.png --describe", "--describe has no value; leave it out, or give it one"),
+        ("reproduce", "--distractors", "--distractors has no value"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(
