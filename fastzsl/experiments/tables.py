@@ -104,7 +104,8 @@ def differences(experiment: Experiment) -> Table:
         f"The full model minus the model without a part, in percentage points, paired over {_seeds(experiment)} "
         "(Student's t)."
     )
-    return Table("differences", caption, header, rows)
+    narrow = ("data set", "without the part", "figure", "full model is better by", "95% interval", "holds")
+    return Table("differences", caption, header, rows, narrow=narrow)
 
 
 def parts_of_the_model(experiment: Experiment) -> list[Entry]:

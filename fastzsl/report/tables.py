@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class Table:
         header: names of the columns.
         rows: cells as text.
         marked: indices of the paper's rows; the other rows are measured.
+        narrow: the columns that are printed where the terminal is too narrow for all; empty for all.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Table:
     header: list[str]
     rows: list[list[str]] = field(default_factory=list)
     marked: frozenset[int] = frozenset()
+    narrow: tuple[str, ...] = ()
 
     @property
     def words(self) -> set[int]:
@@ -85,10 +88,21 @@ def _latex(cell: str) -> str:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """A table on the terminal, the marked rows dimmed."""
-    printed = Printed(title=table.caption, title_justify="left")
-    for i, name in enumerate(table.header):
-        printed.add_column(name, justify="left" if i in table.words else "right", overflow="fold")
-    for i, row in enumerate(table.rows):
-        printed.add_row(*row, style="dim" if i in table.marked else None)
+    """A table on the terminal, the marked rows dimmed; only its `narrow` columns where not every column fits."""
+    printed = _printed(table, range(len(table.header)))
+    unlimited = console.options.update(max_width=10_000)
+    if table.narrow and console.measure(printed, options=unlimited).maximum > console.width:
+        shown = [table.header.index(name) for name in table.narrow]
+        printed = _printed(table, shown)
+        printed.caption = f"{len(table.header) - len(shown)} more columns are in {table.name}.md"
     console.print(printed)
+
+
+def _printed(table: Table, columns: Iterable[int]) -> Printed:
+    printed = Printed(title=table.caption, title_justify="left", caption_justify="left")
+    for i in columns:
+        name, justify = table.header[i], "left" if i in table.words else "right"
+        printed.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for i, row in enumerate(table.rows):
+        printed.add_row(*(row[column] for column in columns), style="dim" if i in table.marked else None)
+    return printed
