@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 
 import pytest
-import torch
 from cancelling import RHOS, allowed_ratio, cancelling, worst_ratio
 
 from fastzsl.ops import attended_scores, eager, native
@@ -21,7 +20,7 @@ ORDERS = {
 @pytest.mark.parametrize("rho", RHOS)
 @pytest.mark.parametrize("shape", [(4, 48, 60, 64, 300), (2, 12, 200, 48, 512), (4, 16, 64, 1024, 32)])
 def test_scores_and_gradients(shape: tuple[int, ...], rho: float, order: str, seed: int) -> None:
-    ratio, name = worst_ratio(ORDERS[order], cancelling(rho, *shape), torch.randn(shape[0], shape[2]))
+    ratio, name = worst_ratio(ORDERS[order], rho, *shape, draws=3)
     print(f"{name}: {ratio:.2f} times plain PyTorch's error")
     if order == "auto" and native.missing():
         order = "project"  # eager's, for the shapes here
@@ -30,10 +29,10 @@ def test_scores_and_gradients(shape: tuple[int, ...], rho: float, order: str, se
 
 @pytest.mark.parametrize("rho", RHOS)
 @pytest.mark.parametrize(
-    "shape", [(1, 2, 2, 2048, 64), (1, 2, 4, 1280, 300), (8, 3, 4, 512, 32), (1, 4, 1, 2048, 20)]
+    "shape", [(1, 2, 2, 2048, 64), (1, 2, 4, 1280, 300), (8, 4, 4, 512, 32), (1, 4, 1, 2048, 20)]
 )
 def test_few_classes(shape: tuple[int, ...], rho: float, seed: int) -> None:
-    ratio, name = worst_ratio(attended_scores, cancelling(rho, *shape), torch.randn(shape[0], shape[2]))
+    ratio, name = worst_ratio(attended_scores, rho, *shape, draws=20)
     print(f"{name}: {ratio:.2f} times plain PyTorch's error")
     assert ratio <= 2, name
 
