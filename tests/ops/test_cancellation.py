@@ -29,10 +29,10 @@ def test_scores_and_gradients(shape: tuple[int, ...], rho: float, order: str, se
 
 @pytest.mark.parametrize("rho", RHOS)
 @pytest.mark.parametrize(
-    "shape", [(1, 2, 2, 2048, 64), (1, 2, 4, 1280, 300), (8, 4, 4, 512, 32), (1, 4, 1, 2048, 20)]
+    "shape", [(16, 2, 2, 2048, 64), (8, 2, 4, 1280, 300), (8, 4, 4, 512, 32), (16, 4, 1, 2048, 20)]
 )
 def test_few_classes(shape: tuple[int, ...], rho: float, seed: int) -> None:
-    ratio, name = worst_ratio(attended_scores, rho, *shape, draws=20)
+    ratio, name = worst_ratio(attended_scores, rho, *shape, draws=10)
     print(f"{name}: {ratio:.2f} times plain PyTorch's error")
     assert ratio <= 2, name
 
