@@ -14,8 +14,8 @@ import fastzsl
 PACKAGE = Path(fastzsl.__file__).parent
 
 FLOORS = (
-    ("errors", "processors", "fabric"),
-    ("files", "ops", "losses", "distributed"),
+    ("errors", "processors", "fabric", "chatter"),
+    ("files", "ops", "losses", "distributed", "clip"),
     ("features", "text"),
     ("data",),
     ("methods",),

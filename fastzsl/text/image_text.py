@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fastzsl.errors import UserError, first_line, nearest
+from fastzsl.chatter import without_chatter
+from fastzsl.clip import open_image_text, require_open_clip
+from fastzsl.errors import UserError, first_line
 from fastzsl.files.tensors import digest_of
-from fastzsl.text.sentences import without_chatter
 
 BATCH = 64
 
@@ -30,35 +30,17 @@ class ImageTextEncoder:
     kind = "image-text"
 
     def __init__(self, model: str, weights: str | None = None) -> None:
+        self._tower, name = open_image_text(model, weights)
         try:
-            import open_clip
-        except ImportError:
-            raise UserError("image-text models need open_clip: pip install 'fastzsl[image-text]'") from None
-        folder = Path(model)
-        if folder.is_dir():
-            if weights:
-                raise UserError(f"--weights {weights} is not for the folder {model}, which has its own")
-            if not list(folder.glob("*.safetensors")):
-                raise UserError(
-                    f"{model}: no .safetensors file; wanted open_clip_config.json and such weights"
-                )
-            name, model, pretrained = f"local-dir:{folder}", str(folder.absolute()), None
-        else:
-            name, pretrained = model, _weights(open_clip, model, weights)
-        try:
-            with without_chatter(), torch.random.fork_rng() if weights == "random" else nullcontext():
-                if weights == "random":
-                    torch.manual_seed(0)
-                tower = open_clip.create_model(name, pretrained=pretrained, weights_only=True, device="cpu")
-            self._tokenise = open_clip.get_tokenizer(name)
+            with without_chatter():
+                self._tokenise = require_open_clip().get_tokenizer(name)
         except Exception as error:  # of several libraries
             raise UserError(
                 f"image-text model {model}: cannot be loaded ({first_line(error, 160)})"
             ) from None
-        self._tower = tower.eval()
-        self.model = model
+        self.model = str(Path(model).absolute()) if Path(model).is_dir() else model
         self.weights = str(Path(weights).absolute()) if weights and Path(weights).is_file() else weights
-        self.digest = digest_of(tower.state_dict())
+        self.digest = digest_of(self._tower.state_dict())
         self.dim = self.encode(["a"]).shape[1]
         self.notes: list[str] = []
 
@@ -73,31 +55,3 @@ class ImageTextEncoder:
             tokens = self._tokenise(list(texts[start : start + BATCH]))
             rows.append(F.normalize(self._tower.encode_text(tokens).float(), dim=-1))
         return torch.cat(rows).numpy()
-
-
-def _weights(open_clip: Any, model: str, weights: str | None) -> str | None:
-    """What open_clip takes as `pretrained`.
-
-    Raises:
-        UserError: an unknown model, weights that it does not have, or a file that is not safetensors.
-    """
-    known = open_clip.list_models()
-    if model not in known:
-        raise UserError(f'unknown image-text model "{model}"{nearest(model, known)}, or a folder')
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if not weights:
-        raise UserError(
-            f"--model {model} needs --weights: one of {', '.join(tags[:4]) or 'no published ones'}, "
-            "a .safetensors file, or random"
-        )
-    if weights == "random":
-        return None
-    if weights in tags:
-        return weights
-    if not Path(weights).is_file():
-        raise UserError(
-            f"--weights {weights}: no such file, and no weights of {model}{nearest(weights, tags)}"
-        )
-    if Path(weights).suffix != ".safetensors":
-        raise UserError(f"--weights {weights}: wanted a .safetensors file; nothing is unpickled")
-    return weights

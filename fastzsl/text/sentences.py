@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastzsl.chatter import without_chatter
 from fastzsl.errors import UserError, first_line
 from fastzsl.files.tensors import digest_of
 
@@ -62,18 +60,6 @@ class SentenceEncoder:
         except Exception as error:
             raise UserError(f"sentence model {self.model}: {first_line(error, 160)}") from None
         return np.asarray(found, np.float32)
-
-
-@contextlib.contextmanager
-def without_chatter() -> Iterator[None]:
-    """Without the log lines and progress bars of the libraries that load models."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _looks_like_a_path(model: str) -> bool:
