@@ -10,11 +10,15 @@ import time
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
-import torch  # noqa: F401  # first, so that the time measured below is without torch's own import
-
 # In the repository's own folder `python -m fastzsl.train` imports this source tree; the compiled module and the
 # Triton kernels are then found in the installed package.
 __path__ = extend_path(__path__, __name__)
+
+from fastzsl.waiting import give_up_soon
+
+give_up_soon()
+
+import torch  # noqa: E402, F401  # so that the time measured below is without torch's own import
 
 _began = time.perf_counter()
 from fastzsl import losses, ops  # noqa: E402
