@@ -26,13 +26,14 @@ def draw() -> tuple[Tensor, ...]:
     return tuple(torch.randn(s) for s in ((B, T, d), (C, d), (m, d), (m,), (C, m)))
 
 
-def close(found: object, truth: object) -> None:
-    """Within 1e-4 of the largest number: float32 rounds second derivatives of these sizes to some 1e-6."""
+def close(found: object, truth: object, size: float = 0.0) -> None:
+    """Within 1e-4 of the largest number or of `size`: float32 rounds second derivatives of these sizes to 1e-6."""
     found, truth = (torch.utils._pytree.tree_leaves(x) for x in (found, truth))
     assert len(found) == len(truth) > 0
     for a, b in zip(found, truth):
-        assert b.abs().max() > 1e-3
-        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-4 * float(b.abs().max()))
+        largest = max(size, float(b.detach().abs().max()))
+        assert largest > 1e-3
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-4 * largest)
 
 
 TRANSFORMS: dict[str, Callable[[Callable, tuple[Tensor, ...], tuple[Tensor, ...]], object]] = {
@@ -149,7 +150,8 @@ def test_a_learned_temperature_gets_its_gradient(
             ),
             (scale, *singles) if needs_others else (scale,),
         )
-        close(found, truth[: len(found)])
+        # The scale's gradient is one sum in which terms of either sign may leave little.
+        close(found, truth[: len(found)], size=max(float(t.abs().max()) for t in truth))
     half = tuple(t.bfloat16() for t in inputs)
     scores = attended_scores(*half, similarity=similarity, scale=scale, backend=backend)
     assert scores.dtype == torch.bfloat16
