@@ -214,3 +214,18 @@ def test_the_real_photographs(caltech101: Path) -> None:
     assert len(data.labels) == 3735
     assert data.images is not None
     assert min(data.images.image(i).size[0] for i in range(0, 3735, 400)) > 50
+
+
+def test_a_decoder_may_fail_with_any_error(tmp_path: Path) -> None:
+    """Offsets of a TIFF as rational numbers: Pillow 12 ends with TypeError."""
+    path = tmp_path / "image.tiff"
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    directory = int.from_bytes(content[4:8], "little")
+    for i in range(int.from_bytes(content[directory : directory + 2], "little")):
+        entry = directory + 2 + 12 * i
+        if content[entry : entry + 2] == (273).to_bytes(2, "little"):  # StripOffsets
+            content[entry + 2 : entry + 4] = (5).to_bytes(2, "little")  # RATIONAL
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a readable image"):
+        read_image(path)

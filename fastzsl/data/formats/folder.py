@@ -81,9 +81,11 @@ def read_image(source: Path | BinaryIO, name: str = "") -> Image.Image:
                         f"{path}: {width} × {height} pixels are more than the limit of {MAX_PIXELS:,}"
                     )
                 return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise UserError(f"{path}: no such file") from None
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # Pillow's decoders raise any type on a damaged file
         raise UserError(f"{path}: not a readable image ({first_line(error)})") from None
 
 
