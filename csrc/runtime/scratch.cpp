@@ -58,6 +58,10 @@ Kept& kept() {
     return *k;
 }
 
+// Made when the library is loaded: after a fork in the middle of the first call the child would wait for ever for a thread that
+// it does not have.
+[[maybe_unused]] const bool made_early = (kept(), true);
+
 // Huge pages, for freshly allocated memory that has not been touched yet.
 void advise_huge(void* data, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
