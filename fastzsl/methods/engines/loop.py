@@ -121,7 +121,10 @@ def _reseed(seed: int, device: torch.device) -> None:
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
-        torch.get_device_module(device).manual_seed_all(seed)
+        module = torch.get_device_module(device)
+        getattr(module, "manual_seed_all", module.manual_seed)(
+            seed
+        )  # MPS has one device and no function for all
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
