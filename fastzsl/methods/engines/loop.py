@@ -122,9 +122,8 @@ def _reseed(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         module = torch.get_device_module(device)
-        getattr(module, "manual_seed_all", module.manual_seed)(
-            seed
-        )  # MPS has one device and no function for all
+        # MPS has one device, and no function for all.
+        getattr(module, "manual_seed_all", module.manual_seed)(seed)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
