@@ -217,7 +217,7 @@ def test_the_real_photographs(caltech101: Path) -> None:
 
 
 def test_a_decoder_may_fail_with_any_error(tmp_path: Path) -> None:
-    """Offsets of a TIFF as rational numbers: Pillow 12 ends with TypeError."""
+    """Offsets of a TIFF as rational numbers: Pillow ends with a TypeError."""
     path = tmp_path / "image.tiff"
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(path)
     content = bytearray(path.read_bytes())
