@@ -17,20 +17,13 @@ FLAGS = (
     "--disable-default-apps", "--disable-domain-reliability", "--virtual-time-budget=8000",
 )  # fmt: skip
 
-BROWSERS_OWN = (
-    "http://clients2.google.com/time/", "https://accounts.google.com/ListAccounts",
-    "https://www.google.com/async/folae",
-)  # fmt: skip
-"""What Chromium itself asks for at every start, whatever the page."""
-
-
 @dataclass(frozen=True)
 class Visit:
     """What a browser saw.
 
     Attributes:
         console: lines of errors and warnings.
-        requests: addresses asked for, other than the page's own file and data: URIs.
+        requests: addresses that the page asked for, other than data: URIs; not what Chromium asks for itself.
         width, height: of the page's contents in CSS pixels.
         broken: images that did not load.
         png: an image of the whole page.
@@ -67,7 +60,7 @@ def visit(page: Path, width: int, folder: Path) -> Visit:
     png = folder / f"page-{width}.png"
     _run(frame, folder, f"--window-size={max(width, 520)},{min(height, 15000)}", f"--screenshot={png}")
     console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
-    return Visit(console, _requests(log, frame), inner, height, broken, png)
+    return Visit(console, _requests(log), inner, height, broken, png)
 
 
 def _run(page: Path, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -85,9 +78,13 @@ def _run(page: Path, folder: Path, *flags: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def _requests(log: Path, page: Path) -> list[str]:
-    """Addresses of the URL requests in Chromium's own log of its network stack."""
+def _requests(log: Path) -> list[str]:
+    """Addresses that the page asked for, in Chromium's own log of its network stack.
+
+    Every request names its initiator: the origin of a page, "null" for that of a file. What Chromium asks for itself
+    (updates, the time, accounts) has none, which the log writes as "not an origin".
+    """
     events = json.loads(log.read_text(encoding="utf-8"))["events"]
-    urls = {e.get("params", {}).get("url", "") for e in events}
-    own = ("data:", "about:", *BROWSERS_OWN)
-    return sorted(u for u in urls if u and not u.startswith(own) and u != page.as_uri())
+    asked = [e["params"] for e in events if "initiator" in e.get("params", {})]
+    urls = {p["url"] for p in asked if p["initiator"] != "not an origin"}
+    return sorted(url for url in urls if not url.startswith(("data:", "about:")))
