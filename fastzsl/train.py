@@ -126,7 +126,9 @@ def _with_chosen_training(
         return settings
     if not run.gamma.exists():
         table = TrialTable(run.trials)
-        search = functools.partial(run_trials, table=table, progress=progress, label="comparing trainings")
+        search = functools.partial(
+            run_trials, table=table, data=data, progress=progress, label="comparing trainings"
+        )
         found = choose_training(settings, data, options, table, search)
         tried = [{**p.changes, "T1": p.T1, "H": p.H, "AUSUC": p.AUSUC} for p in found.points]
         folds = ClassDraws(settings.protocol.gamma_folds, settings.run.seed)

@@ -106,7 +106,9 @@ def tune(settings: Settings, console: Console | None = None) -> Selection:
     with progress_bars(console) as progress:
         device = Fabric(accelerator=start.run.accelerator, devices=1).device
         data = load_features(start.data, start.features, device, progress)
-        run = functools.partial(run_trials, table=table, workers=settings.workers, progress=progress)
+        run = functools.partial(
+            run_trials, table=table, data=data, workers=settings.workers, progress=progress
+        )
         found = select(
             start, data, grid, table, run,
             folds=folds, objective=settings.objective, rounds=settings.rounds,

@@ -36,7 +36,9 @@ def search_entry(
         out: folder for <label>-search.csv, which lists everything that was tried.
     """
     grid = {k: v for k, v in settings.method.grid.items() if k not in entry.changes}
-    run = functools.partial(run_trials, table=table, workers=workers, progress=progress, label=label)
+    run = functools.partial(
+        run_trials, table=table, data=data, workers=workers, progress=progress, label=label
+    )
     found = select(
         settings, data, grid, table, run, folds=ClassFolds(), objective="H", limit=limit,
         options=training_options(settings),
@@ -58,5 +60,7 @@ def choose_recipe(
     options = training_options(settings)
     if not options:
         return None
-    run = functools.partial(run_trials, table=table, workers=workers, progress=progress, label=label)
+    run = functools.partial(
+        run_trials, table=table, data=data, workers=workers, progress=progress, label=label
+    )
     return choose_training(settings, data, options, table, run)

@@ -237,6 +237,14 @@ def _load(trial: Trial, load: Loader | None) -> ZeroShotDataset:
     return problems[trial.held_out]
 
 
+def keep_loaded(trial: Trial, data: ZeroShotDataset, load: Loader | None = None) -> None:
+    """Use `data` for this trial and others of its source, in this process and its forks, instead of reading it."""
+    key = (trial.source, load)
+    if key not in _loaded or _loaded[key][0].identity() != data.identity():
+        _loaded.clear()
+        _loaded[key] = (data, {})
+
+
 def load_source(source: Source) -> ZeroShotDataset:
     """A source's data set with its features, extracted on the CPU if they are not in the cache."""
     from rich.console import Console
@@ -252,4 +260,6 @@ _Loaded = tuple[ZeroShotDataset, dict[HeldOutClasses, ZeroShotDataset]]
 _loaded: dict[tuple[Source, Loader | None], _Loaded] = {}
 """The one data set that this process read last, and its problems of held-out classes."""
 
-__all__ = ["Loader", "Source", "Trial", "TrialResult", "TrialTable", "load_source", "run_trial"]
+__all__ = [
+    "Loader", "Source", "Trial", "TrialResult", "TrialTable", "keep_loaded", "load_source", "run_trial",
+]  # fmt: skip

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -12,10 +16,11 @@ from concurrent.futures.process import BrokenProcessPool
 import torch
 from rich.progress import Progress
 
+from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
 from fastzsl.methods.catalogue import load_user_methods
 from fastzsl.processors import usable
-from fastzsl.protocol.trials import Loader, Trial, TrialTable, run_trial
+from fastzsl.protocol.trials import Loader, Trial, TrialTable, keep_loaded, run_trial
 
 
 def run_trials(
@@ -24,6 +29,7 @@ def run_trials(
     *,
     workers: int = 0,
     load: Loader | None = None,
+    data: ZeroShotDataset | None = None,
     keep_models: bool = True,
     progress: Progress | None = None,
     label: str = "training",
@@ -35,6 +41,7 @@ def run_trials(
             keeps the data that they share.
         workers: number of processes; 0 is one per core on the CPU and one on a GPU, 1 trains in this process.
         load: finds a source's data set; the default reads it with its features.
+        data: the data set of the first trial, if this process has it: it is not read again.
         keep_models: keep the weights of the trials on the real problem.
 
     Raises:
@@ -43,6 +50,9 @@ def run_trials(
     waiting = [t for t in {t.key: t for t in trials}.values() if t not in table]
     table.folder.mkdir(parents=True, exist_ok=True)
     task = progress.add_task(label, total=len(waiting)) if progress and waiting else None
+
+    if data is not None and waiting:
+        keep_loaded(waiting[0], data, load)
 
     def done() -> None:
         if progress and task is not None:
@@ -55,9 +65,11 @@ def run_trials(
             done()
         return
     with _pool(workers) as pool:
-        running: set[Future[None]] = {
-            pool.submit(run_trial, trial, table, load, keep_models) for trial in waiting
-        }
+        running: set[Future[None]] = set()
+        with warnings.catch_warnings():
+            # Python 3.12 and later warn of every fork beside other threads; see `_pool`.
+            warnings.filterwarnings("ignore", ".*multi-threaded.*", DeprecationWarning)
+            running |= {pool.submit(run_trial, trial, table, load, keep_models) for trial in waiting}
         try:
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -83,27 +95,49 @@ def default_workers(trials: Sequence[Trial]) -> int:
 
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes of one thread each, so that their threads do not wait for each other.
+    """Processes of one thread each, so that their threads do not wait for each other.
 
-    The processes keep freed memory. Otherwise glibc returns the memory of a batch to the system and requests it again
-    in every step, which takes a sixth of a training's time.
+    On Linux they are forks of this process, which share the data set that it holds and import nothing again: two fresh
+    ones took 4 s before their first step. A fork does not have the threads of this process; with one thread it needs
+    none. What a GPU was told does not survive a fork, and on other systems the system's own libraries do not.
     """
-    settings = {  # read when a worker starts
-        "OMP_NUM_THREADS": "1",
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    context = multiprocessing.get_context("spawn")
-    # A trial names its method's class, which may be in a user's file.
-    pool = ProcessPoolExecutor(workers, context, initializer=load_user_methods)
+    forked = sys.platform == "linux" and not torch.cuda.is_initialized()
+    context = multiprocessing.get_context("fork" if forked else "spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
+
+
+def _begin(parent: int) -> None:
+    """First call of a process that works for the process `parent`."""
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        _end_with(parent)
+        _keep_freed_memory()
+    load_user_methods()  # a trial names its method's class, which may be in a user's file
+
+
+def _end_with(parent: int) -> None:
+    """A process that waits for work does not see that nobody is left to give it any."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before
+        os._exit(1)
+
+
+def _keep_freed_memory() -> None:
+    """Otherwise glibc returns the memory of a batch to the system and requests it again in every step, which takes a
+    sixth of a training's time."""
+    with contextlib.suppress(AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)
+
+
+PR_SET_PDEATHSIG = 1
+"""Of sys/prctl.h."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of malloc.h."""

@@ -139,16 +139,6 @@ def test_a_trial_without_its_last_file_is_not_finished(tmp_path):
         table[trial]
 
 
-def test_two_processes_give_the_very_scores_of_one(tmp_path):
-    trials = [trial_of(SETTINGS.changed(seed=s), HeldOutClasses(s)) for s in range(3)] + [trial_of(SETTINGS)]
-    one, two = TrialTable(tmp_path / "one"), TrialTable(tmp_path / "two")
-    run_trials(trials, one, workers=1, load=small_problem)
-    run_trials(trials, two, workers=2, load=small_problem)
-    for trial in trials:
-        assert torch.equal(one[trial].scores.unseen_scores, two[trial].scores.unseen_scores)
-        assert one[trial].diagnostics["loss"] == two[trial].diagnostics["loss"]
-
-
 def test_what_decides_a_result_is_a_trials_identity_and_nothing_else() -> None:
     base = trial_of(SETTINGS)
     same = SETTINGS.changed(resume=True, gamma_folds=9, out=Path("x"), checkpoint_steps=1, accelerator="auto")

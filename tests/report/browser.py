@@ -17,6 +17,7 @@ FLAGS = (
     "--disable-default-apps", "--disable-domain-reliability", "--virtual-time-budget=8000",
 )  # fmt: skip
 
+
 @dataclass(frozen=True)
 class Visit:
     """What a browser saw.
