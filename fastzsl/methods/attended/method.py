@@ -45,6 +45,8 @@ class Attended(Method):
         alpha: weight of the manifold alignment loss (equation 5).
         eta: weight of the semantic reconstruction loss (equation 6).
         reduction: of the two losses above: "mean", or "sum" as the paper prints them.
+        embedding_whitening: with `reduce_embeddings`, exponent w of (s_i / s_1)^w by which the coordinate along
+            principal direction i is divided, s_i its singular value; 0 keeps all inner products.
         reconstruct: classes of the semantic reconstruction: "all" as in the paper, which reads the unseen
             classes' descriptions (not their images) in training, or "seen" if unseen classes are not known in advance.
         feature_power: exponent on the features' absolute values; 0.5 reduces the influence of dominant channels, 1
@@ -83,6 +85,7 @@ class Attended(Method):
     coupled: bool = True
     embedding_normalisation: Normalisation = "centre"
     reduce_embeddings: bool = True
+    embedding_whitening: float = 0.0
     alpha: float = 0.02
     eta: float = 1.0
     reduction: Literal["mean", "sum"] = "mean"
@@ -105,7 +108,7 @@ class Attended(Method):
             self,
             positive=("hidden", "temperature", "feature_power", "epochs", "batch_size", "lr"),
             not_negative=("query_length", "attention_scale", "alpha", "eta", "weight_decay", "backbone_lr"),
-            shares=("feature_dropout", "region_dropout"),
+            shares=("feature_dropout", "region_dropout", "embedding_whitening"),
             largest={"hidden": 1_000_000, "attention_scale": 1e30, "temperature": 1e30},
         )
 
@@ -153,7 +156,7 @@ class Attended(Method):
         if self.reduce_embeddings:
             with torch.random.fork_rng():
                 torch.manual_seed(context.seed)
-                model.fit_span(descriptions)
+                model.fit_span(descriptions, self.embedding_whitening)
         optimizer = torch.optim.AdamW(self._groups(model), weight_decay=self.weight_decay, fused=True)
         minimise(
             model, objective, optimizer, _reader(model, problem), problem.labels, context,

@@ -53,14 +53,20 @@ def fit_columns(seen: Tensor, how: Normalisation) -> tuple[Tensor, Tensor]:
     return shift, factor
 
 
-def span(rows: Tensor) -> Tensor:
-    """An orthonormal basis of the space that the rows span.
+def span(rows: Tensor, whitening: float = 0.0) -> Tensor:
+    """A basis of the space that the rows span: their principal directions v_i, each divided by (s_i / s_1)^whitening.
+
+    s_i are the singular values of the rows. Coordinates along the v_i themselves keep all inner products; with
+    whitening 1 all directions would count the same.
 
     Args:
         rows: (C, m).
+        whitening: 0 gives an orthonormal basis.
 
     Returns:
         (m, r) of the rows' type, with r the number of singular values above rounding error; computed in float64.
     """
     _, sizes, directions = torch.linalg.svd(rows.double(), full_matrices=False)
-    return directions[sizes > SPANNED * sizes[0]].mT.contiguous().to(rows)
+    kept = sizes > SPANNED * sizes[0]
+    shares = (sizes[kept] / sizes[0]) ** whitening
+    return (directions[kept].mT / shares).contiguous().to(rows)
