@@ -6,6 +6,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from fastzsl.training.fit import fit_model
 from fastzsl.training.inputs import check_names, open_backbone, prepare
 from fastzsl.training.launch import first_then_others, launch
 from fastzsl.training.run import MetricsLog, RunFolder
-from fastzsl.training.settings import Settings
+from fastzsl.training.settings import Settings, read_group
 
 DESCRIPTION = """Train and evaluate a zero-shot recogniser.
 
@@ -113,7 +114,7 @@ def _with_chosen_training(
 ) -> Settings:
     """Epochs or a recipe, the best on held-out seen classes; they are saved with their gamma in gamma.json."""
     if settings.protocol.recipe in settings.method.recipes:
-        return settings.changed(**settings.method.recipes[settings.protocol.recipe])
+        return settings.changed(**settings.method.recipe(settings.protocol.recipe))
     options = training_options(settings)
     if not options:
         return settings
@@ -137,9 +138,11 @@ def _with_chosen_training(
         kept = {**record, "folds": folds.count, "chosen": found.best.changes}
         run.save_json(run.gamma, {**kept, "chosen_on": found.chosen_on, "tried": tried})
     chosen = run.load_chosen()
-    named = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
-    progress.console.print(f"{named}: chosen on held-out seen classes among {len(options)} settings")
-    return settings.changed(**chosen)
+    progress.console.print(
+        f"{_worded(chosen)}: chosen on held-out seen classes among {len(options)} settings"
+    )
+    method = read_group(type(settings.method), {**settings.method.settings(), **chosen}, str(run.gamma))
+    return replace(settings, method=method)
 
 
 def _fit(
@@ -234,6 +237,10 @@ def _with_shots(
     return {**record, "shots": weights.as_dict()}
 
 
+def _worded(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {v}" if isinstance(v, str) else f"{name} {v:g}" for name, v in values.items())
+
+
 def _has_choice(run: RunFolder) -> bool:
     return run.gamma.exists() and "chosen" in run.load_json(run.gamma)
 
@@ -252,7 +259,7 @@ def _report(
     where = localisation(model, data, data.test_unseen)
     held_out = run.load_held_out()
     protocol = settings.protocol
-    chosen = ", ".join(f"{k} {v:g}" for k, v in run.load_chosen().items()) if _has_choice(run) else ""
+    chosen = _worded(run.load_chosen()) if _has_choice(run) else ""
     gamma_on = f"{protocol.gamma_folds} problems of held-out seen classes, training images only"
     chosen_on = {
         "gamma_chosen_on": gamma_on if settings.method.calibrated else "not calibrated, gamma is 0",

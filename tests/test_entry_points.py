@@ -267,6 +267,17 @@ def test_epochs_are_chosen_on_held_out_classes_once_and_the_run_says_so(
     )
     line = refused(capsys, train, root, tmp_path / "none", "--choose-epochs", "2", "0")
     assert "wanted numbers above 0" in line
+    (out / "checkpoint.pt").unlink(missing_ok=True)
+    for spoilt, message in (
+        ({"epochs": "many"}, "wanted a whole number"),
+        ({"x": 1}, "unknown setting x"),
+        ({"similarity": "far"}, "wanted one of"),
+        ([3], "remove the file to choose again"),
+    ):
+        (out / "gamma.json").write_text(json.dumps({**kept, "chosen": spoilt}))
+        line = refused(capsys, train, root, out, "--choose-epochs", "1", "3", "--resume")
+        assert message in line
+        assert "gamma.json" in line
 
 
 @pytest.mark.parametrize("words", ["can't start new thread", "[enforce fail] can't allocate memory: 9 bytes"])

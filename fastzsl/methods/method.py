@@ -106,7 +106,7 @@ class Method:
         full_grid: try all combinations of the grid; else one setting after the other.
         budget: settings of the documented cheap variant, for `reproduce --budget`.
         recipes: by name, other settings of the training that suit some data better. `train` compares them with the
-            defaults on held-out seen classes. They change the training only, not the model.
+            defaults on held-out seen classes.
         version: part of a trial's identity. Raise it when a change makes the same settings give other results.
     """
 
@@ -157,14 +157,21 @@ class Method:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
+    def given(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        defaults = type(self)().settings()
+        return {k: v for k, v in self.settings().items() if v != defaults[k]}
+
+    def recipe(self, name: str) -> dict[str, Any]:
+        """What the recipe `name` changes. A setting that was given stays: a model without a part stays without it."""
+        return {k: v for k, v in self.recipes[name].items() if k not in self.given()}
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides a result: name, version, and the settings that differ from their defaults.
 
         So a new setting whose default changes nothing leaves old trials valid.
         """
-        defaults = type(self)().settings()
-        changed = {k: v for k, v in self.settings().items() if v != defaults[k]}
-        return {"method": self.name, "version": self.version, "settings": changed}
+        return {"method": self.name, "version": self.version, "settings": self.given()}
 
 
 def new_model(

@@ -27,6 +27,8 @@ from fastzsl.training.settings import Settings
 
 RunTrials = Callable[[Sequence[Trial]], None]
 OBJECTIVES = ("T1", "H", "AUSUC")
+SCHEDULE = ("epochs", "lr", "temperature")
+"""Settings whose giver has decided on the training: no recipes are compared."""
 
 
 @dataclass(frozen=True)
@@ -168,20 +170,20 @@ def select(
 def training_options(settings: Settings) -> list[dict[str, Any]]:
     """What `train` compares on held-out classes before the training; empty if nothing.
 
-    Numbers of epochs, if some were named. Else the method's recipes and its defaults, unless a setting that they
-    change was given.
+    Numbers of epochs, if some were named. Else the method's recipes and its defaults, unless it was given how long or
+    how fast to train. Other settings that were given stay as they are in each.
     """
     method, protocol = settings.method, settings.protocol
     if protocol.choose_epochs:
         return [{"epochs": epochs} for epochs in protocol.choose_epochs]
     if protocol.recipe != "auto" or not protocol.gamma_folds or method.trains_backbone:
         return []
-    given, defaults = method.settings(), type(method)().settings()
-    names = dict.fromkeys(name for recipe in method.recipes.values() for name in recipe)
-    own = {name: given[name] for name in names}
-    if not own or any(given[name] != defaults[name] for name in names):
+    if not method.recipes or any(name in method.given() for name in SCHEDULE):
         return []
-    return [own, *({**own, **recipe} for recipe in method.recipes.values())]
+    recipes = [method.recipe(name) for name in method.recipes]
+    start = method.settings()
+    own = {name: start[name] for name in dict.fromkeys(name for recipe in recipes for name in recipe)}
+    return [own, *({**own, **recipe} for recipe in recipes)]
 
 
 def choose_training(

@@ -183,20 +183,23 @@ class RunFolder:
         return found
 
     def load_chosen(self) -> dict[str, Any]:
-        """The settings of the training that were chosen with gamma: name -> number.
+        """The settings of the training that were chosen with gamma: name -> number or word.
 
         Raises:
-            UserError: gamma.json is absent, or holds no such numbers.
+            UserError: gamma.json is absent, or holds no such settings.
         """
         chosen = self.load_json(self.gamma).get("chosen")
-        numbers = isinstance(chosen, dict) and all(
-            isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 10**9 for v in chosen.values()
-        )
-        if not numbers or not chosen:
+        if not isinstance(chosen, dict) or not chosen or not all(map(_is_setting, chosen.values())):
             raise UserError(
                 f"{self.gamma}: the chosen settings are {str(chosen)[:40]!r}; remove the file to choose again"
             )
         return dict(chosen)
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) < 100
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**9
 
 
 def _finite(number: float) -> bool:

@@ -102,7 +102,8 @@ class ProtocolSettings:
         choose_epochs: numbers of epochs, one of which is chosen on held-out seen classes before the training. Each
             needs gamma_folds trainings, which are then also used to choose gamma.
         recipe: "auto" compares the method's recipes for the training with its defaults on the problems that choose
-            gamma, if none of their settings was given; the name of a recipe takes it; "given" compares nothing.
+            gamma, unless the epochs, the learning rate or the temperature were given; the name of a recipe takes it;
+            "given" compares nothing. Other settings that were given stay.
     """
 
     gamma_folds: int = 3

@@ -8,6 +8,7 @@ import torch
 from fastzsl.methods import METHODS
 from fastzsl.methods.attended import AttendedAutoencoder
 from fastzsl.methods.context import Context
+from fastzsl.methods.engines.descriptions import Descriptions
 from fastzsl.methods.engines.normalisation import span
 from fastzsl.methods.method import ClassSet
 from fastzsl.training.fit import fit_model
@@ -18,7 +19,7 @@ def _model(m: int = 40, **settings: object) -> AttendedAutoencoder:
     return AttendedAutoencoder(8, m, hidden=6, **settings).eval()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("how", ["none", "unit", "centre", "standardise", "range"])
+@pytest.mark.parametrize("how", ["none", "unit", "centre", "standardise", "range", "whiten"])
 def test_inner_products_of_the_training_classes_stay_the_same(seed: int, how: str) -> None:
     classes = torch.randn(9, 40) + 2
     model = _model(embedding_normalisation=how)
@@ -26,12 +27,32 @@ def test_inner_products_of_the_training_classes_stay_the_same(seed: int, how: st
     before = model.embed(classes)
     model.fit_span(classes)
     after = model.embed(classes)
-    assert after.shape == (9, 8 if how in ("centre", "standardise") else 9)
+    assert after.shape == (9, 8 if how in ("centre", "standardise", "whiten") else 9)
     torch.testing.assert_close(
         after @ after.mT, before @ before.mT, rtol=0, atol=1e-4 * float(before.norm(dim=1).max()) ** 2
     )
     assert model.decoder.weight.shape == (after.shape[1], 8)
     assert model(torch.randn(2, 4, 8), classes).shape == (2, 9)
+
+
+def test_whitening_divides_the_coordinates_by_the_cube_root_of_the_singular_values(seed: int) -> None:
+    classes, new = torch.randn(9, 40) * torch.logspace(0, -2, 40), torch.randn(3, 40)
+    model, plain = _model(embedding_normalisation="whiten"), _model(embedding_normalisation="centre")
+    for one in (model, plain):
+        one.fit_scaling(torch.randn(5, 4, 8), classes)
+    own = Descriptions("whiten", 40)
+    torch.testing.assert_close(own.fit(classes), model.embed(classes))
+    torch.testing.assert_close(own(new), model.embed(new))
+    rows = plain.embed(torch.cat([classes, new])).double()
+    _, sizes, axes = torch.linalg.svd(rows[:9], full_matrices=False)
+    wanted = (rows @ axes[:8].mT) / sizes[:8] ** (1 / 3)
+    wanted = wanted / wanted.norm(dim=1, keepdim=True)
+    found = model.embed(torch.cat([classes, new])).double()
+    torch.testing.assert_close(found @ found.mT, wanted @ wanted.mT, rtol=0, atol=1e-4)
+    model.fit_span(classes)
+    reduced = model.embed(classes).double()
+    assert reduced.shape[1] == 8
+    torch.testing.assert_close(reduced @ reduced.mT, wanted[:9] @ wanted[:9].mT, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("m", [5, 31])

@@ -221,11 +221,15 @@ def test_a_search_starts_with_the_settings_and_the_recipes_and_counts_them(tmp_p
     assert third == {**start, "alpha": third["alpha"]} != start, "drawn from the grid"
 
 
-def test_recipes_are_compared_unless_one_of_their_settings_was_given():
+def test_recipes_are_compared_unless_the_schedule_was_given():
     settings = Settings()
     recipes = settings.method.recipes
     own = {name: getattr(settings.method, name) for name in next(iter(recipes.values()))}
     assert training_options(settings) == [own, *({**own, **recipe} for recipe in recipes.values())]
+    without = training_options(settings.changed(eta=0.0))
+    assert len(without) == 1 + len(recipes), "the model without a part is trained as well as the whole"
+    assert not any("eta" in option for option in without), "and stays without it"
+    assert settings.changed(eta=0.0).method.recipe("gentle").get("eta", 0.0) == 0.0
     assert not training_options(settings.changed(lr=0.004)), "the user decided"
     assert not training_options(settings.changed(recipe="given"))
     assert not training_options(settings.changed(gamma_folds=0)), "nothing to compare on"

@@ -13,7 +13,7 @@ from fastzsl import losses
 from fastzsl.features.stored import Stored
 from fastzsl.methods.attended.attention import FusedDenseAttention, as_regions
 from fastzsl.methods.attended.encoder import SemanticEncoder
-from fastzsl.methods.engines.normalisation import Normalisation, fit_columns, span
+from fastzsl.methods.engines.normalisation import Normalisation, fit_columns, span, whitening
 from fastzsl.methods.engines.parts import BatchPart
 from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.ops import attended_scores, prepare_regions
@@ -85,6 +85,8 @@ class AttendedAutoencoder(Model):
         self.register_buffer("feature_scale", torch.ones(()))
         self.register_buffer("embedding_shift", torch.zeros(embedding_dim))
         self.register_buffer("embedding_factor", torch.ones(embedding_dim))
+        if embedding_normalisation == "whiten":
+            self.register_buffer("embedding_whitening", torch.eye(embedding_dim))
         self.register_fitted("embedding_basis")
         self._asked_for_scaling = False
 
@@ -122,9 +124,12 @@ class AttendedAutoencoder(Model):
         self.embedding_shift, self.embedding_factor = fit_columns(
             seen_embeddings, self.embedding_normalisation
         )
+        if self.embedding_normalisation == "whiten":
+            rows = F.normalize(seen_embeddings.to(self.embedding_shift) - self.embedding_shift, dim=-1)
+            self.embedding_whitening = whitening(rows)
 
     @torch.no_grad()
-    def fit_span(self, class_embeddings: Tensor, whitening: float = 0.0) -> None:
+    def fit_span(self, class_embeddings: Tensor) -> None:
         """Express class embeddings by their coordinates in the space that those of the training span.
 
         C classes span at most C dimensions. If m is at least four times that number r (a sentence embedding, for
@@ -138,10 +143,8 @@ class AttendedAutoencoder(Model):
 
         Args:
             class_embeddings: (C, m), all that training reads.
-            whitening: w > 0 divides each coordinate by (s_i / s_1)^w, with s_i the singular values of the normalised
-                embeddings, so that the few directions in which all classes differ most do not decide alone.
         """
-        basis = span(self._normalised(class_embeddings), whitening)
+        basis = span(self._normalised(class_embeddings))
         if SPARSE * basis.shape[1] <= len(basis):
             self._take_basis(basis)
 
@@ -172,7 +175,14 @@ class AttendedAutoencoder(Model):
         """K normalised by `embedding_normalisation`, (C, m) -> (C, m)."""
         own_type = class_embeddings.to(self.embedding_shift.dtype)
         scaled = (own_type - self.embedding_shift) * self.embedding_factor
-        return scaled if self.embedding_normalisation == "none" else F.normalize(scaled, dim=-1)
+        if self.embedding_normalisation == "none":
+            return scaled
+        rows = F.normalize(scaled, dim=-1)
+        return (
+            rows
+            if self.embedding_normalisation != "whiten"
+            else F.normalize(rows @ self.embedding_whitening, dim=-1)
+        )
 
     def regions(self, inputs: Tensor | Stored, part: BatchPart | None = None) -> Tensor:
         """X (B, T, d) at unit RMS length from images, feature maps (B, d, h, w), regions (B, T, d) or stored ones."""

@@ -38,15 +38,14 @@ class Attended(Method):
         attention_scale: factor on the attention's logits; 0 averages all regions, a large factor selects one.
         coupled: the decoder is also the visual-semantic mapping (equation 7).
         embedding_normalisation: of the class embeddings, fitted on the seen classes: "centre" subtracts their
-            mean (word vectors need it), "standardise" also divides every attribute by its deviation, "range" makes
-            it run from 0 to 1; these and "unit" give each class unit length, "none" leaves the numbers.
+            mean (word vectors need it), "whiten" also makes the directions in which they differ more alike (sentences
+            gain by it), "standardise" also divides every attribute by its deviation, "range" makes it run from 0 to 1;
+            these and "unit" give each class unit length, "none" leaves the numbers.
         reduce_embeddings: express the class embeddings by their coordinates in the space that they span, if m is at
             least four times its dimension: sentence embeddings of few classes, not attributes.
         alpha: weight of the manifold alignment loss (equation 5).
         eta: weight of the semantic reconstruction loss (equation 6).
         reduction: of the two losses above: "mean", or "sum" as the paper prints them.
-        embedding_whitening: with `reduce_embeddings`, exponent w of (s_i / s_1)^w by which the coordinate along
-            principal direction i is divided, s_i its singular value; 0 keeps all inner products.
         reconstruct: classes of the semantic reconstruction: "all" as in the paper, which reads the unseen
             classes' descriptions (not their images) in training, or "seen" if unseen classes are not known in advance.
         feature_power: exponent on the features' absolute values; 0.5 reduces the influence of dominant channels, 1
@@ -67,7 +66,15 @@ class Attended(Method):
     reads: ClassVar[Literal["regions", "pooled"]] = "regions"
     version: ClassVar[int] = 2
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "gentle": {"lr": 1e-3, "temperature": 20.0, "epochs": 10}
+        "gentle": {
+            "lr": 1e-3,
+            "temperature": 20.0,
+            "epochs": 20,
+            "eta": 0.3,
+            "attention_scale": 3.0,
+            "feature_dropout": 0.7,
+            "embedding_normalisation": "whiten",
+        }
     }
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "alpha": (0.0, 0.005, 0.02, 0.1, 0.5),
@@ -85,7 +92,6 @@ class Attended(Method):
     coupled: bool = True
     embedding_normalisation: Normalisation = "centre"
     reduce_embeddings: bool = True
-    embedding_whitening: float = 0.0
     alpha: float = 0.02
     eta: float = 1.0
     reduction: Literal["mean", "sum"] = "mean"
@@ -108,7 +114,7 @@ class Attended(Method):
             self,
             positive=("hidden", "temperature", "feature_power", "epochs", "batch_size", "lr"),
             not_negative=("query_length", "attention_scale", "alpha", "eta", "weight_decay", "backbone_lr"),
-            shares=("feature_dropout", "region_dropout", "embedding_whitening"),
+            shares=("feature_dropout", "region_dropout"),
             largest={"hidden": 1_000_000, "attention_scale": 1e30, "temperature": 1e30},
         )
 
@@ -156,7 +162,7 @@ class Attended(Method):
         if self.reduce_embeddings:
             with torch.random.fork_rng():
                 torch.manual_seed(context.seed)
-                model.fit_span(descriptions, self.embedding_whitening)
+                model.fit_span(descriptions)
         optimizer = torch.optim.AdamW(self._groups(model), weight_decay=self.weight_decay, fused=True)
         minimise(
             model, objective, optimizer, _reader(model, problem), problem.labels, context,

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Normalisation = Literal["none", "unit", "centre", "standardise", "range"]
+Normalisation = Literal["none", "unit", "centre", "standardise", "range", "whiten"]
 """
 | choice | column j of K becomes | rows |
 |---|---|---|
@@ -16,11 +16,15 @@ Normalisation = Literal["none", "unit", "centre", "standardise", "range"]
 | centre | K_j - mean | unit length |
 | standardise | (K_j - mean) / standard deviation | unit length |
 | range | (K_j - minimum) / (maximum - minimum) | unit length |
+| whiten | K_j - mean | unit length, then `whitening`, then unit length |
 
-Mean, deviation, minimum and maximum are those of the seen classes.
+Mean, deviation, minimum, maximum and whitening are those of the seen classes.
 """
 CONSTANT = 1e-6
 """A column counts as constant if its spread is a smaller share of its size; such a spread is rounding error."""
+
+WHITENING = 1 / 3
+"""Exponent of the singular values' shares. 0 changes nothing, and with 1 all directions count the same."""
 
 SPANNED = 1e-5
 """A direction belongs to the span if its singular value is a larger share of the largest one; others are rounding."""
@@ -41,7 +45,7 @@ def fit_columns(seen: Tensor, how: Normalisation) -> tuple[Tensor, Tensor]:
     seen = seen.float()
     low, high = seen.min(0).values, seen.max(0).values
     shift, factor = torch.zeros_like(low), torch.ones_like(low)
-    if how in ("centre", "standardise"):
+    if how in ("centre", "standardise", "whiten"):
         shift = seen.mean(0)
     if how == "range":
         shift = low
@@ -53,20 +57,36 @@ def fit_columns(seen: Tensor, how: Normalisation) -> tuple[Tensor, Tensor]:
     return shift, factor
 
 
-def span(rows: Tensor, whitening: float = 0.0) -> Tensor:
-    """A basis of the space that the rows span: their principal directions v_i, each divided by (s_i / s_1)^whitening.
-
-    s_i are the singular values of the rows. Coordinates along the v_i themselves keep all inner products; with
-    whitening 1 all directions would count the same.
+def span(rows: Tensor) -> Tensor:
+    """An orthonormal basis of the space that the rows span.
 
     Args:
         rows: (C, m).
-        whitening: 0 gives an orthonormal basis.
 
     Returns:
         (m, r) of the rows' type, with r the number of singular values above rounding error; computed in float64.
     """
+    return _principal(rows)[0].to(rows)
+
+
+def whitening(rows: Tensor) -> Tensor:
+    """The matrix M = sum over i of v_i v_i' / (s_i / s_1)^(1/3), which makes the principal directions v_i more alike.
+
+    A few directions, in which all classes differ much, otherwise decide almost alone how near two classes are.
+    Directions that the rows do not span become 0.
+
+    Args:
+        rows: (C_s, m) normalised embeddings of the seen classes, with singular values s_i.
+
+    Returns:
+        (m, m) of the rows' type, symmetric; computed in float64. Multiply rows (C, m) with it.
+    """
+    basis, sizes = _principal(rows)
+    return ((basis / (sizes / sizes[0]) ** WHITENING) @ basis.mT).to(rows)
+
+
+def _principal(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Principal directions (m, r) and their singular values (r,) above rounding error, float64."""
     _, sizes, directions = torch.linalg.svd(rows.double(), full_matrices=False)
     kept = sizes > SPANNED * sizes[0]
-    shares = (sizes[kept] / sizes[0]) ** whitening
-    return (directions[kept].mT / shares).contiguous().to(rows)
+    return directions[kept].mT.contiguous(), sizes[kept]
