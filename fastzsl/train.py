@@ -6,7 +6,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ from fastzsl.training.fit import fit_model
 from fastzsl.training.inputs import check_names, open_backbone, prepare
 from fastzsl.training.launch import first_then_others, launch
 from fastzsl.training.run import MetricsLog, RunFolder
-from fastzsl.training.settings import Settings, read_group
+from fastzsl.training.settings import Settings
 
 DESCRIPTION = """Train and evaluate a zero-shot recogniser.
 
@@ -114,7 +113,7 @@ def _with_chosen_training(
 ) -> Settings:
     """Epochs or a recipe, the best on held-out seen classes; they are saved with their gamma in gamma.json."""
     if settings.protocol.recipe in settings.method.recipes:
-        return settings.changed(**settings.method.recipe(settings.protocol.recipe))
+        return run.with_chosen(settings)
     options = training_options(settings)
     if not options:
         return settings
@@ -137,12 +136,10 @@ def _with_chosen_training(
         record = _with_shots(calibrate(scores, found.gamma), scores, data, folds, run)
         kept = {**record, "folds": folds.count, "chosen": found.best.changes}
         run.save_json(run.gamma, {**kept, "chosen_on": found.chosen_on, "tried": tried})
-    chosen = run.load_chosen()
     progress.console.print(
-        f"{_worded(chosen)}: chosen on held-out seen classes among {len(options)} settings"
+        f"{_worded(run.load_chosen())}: chosen on held-out seen classes among {len(options)} settings"
     )
-    method = read_group(type(settings.method), {**settings.method.settings(), **chosen}, str(run.gamma))
-    return replace(settings, method=method)
+    return run.with_chosen(settings)
 
 
 def _fit(
@@ -241,10 +238,6 @@ def _worded(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {v}" if isinstance(v, str) else f"{name} {v:g}" for name, v in values.items())
 
 
-def _has_choice(run: RunFolder) -> bool:
-    return run.gamma.exists() and "chosen" in run.load_json(run.gamma)
-
-
 def _report(
     settings: Settings,
     model: Model,
@@ -259,7 +252,7 @@ def _report(
     where = localisation(model, data, data.test_unseen)
     held_out = run.load_held_out()
     protocol = settings.protocol
-    chosen = _worded(run.load_chosen()) if _has_choice(run) else ""
+    chosen = _worded(run.load_chosen())
     gamma_on = f"{protocol.gamma_folds} problems of held-out seen classes, training images only"
     chosen_on = {
         "gamma_chosen_on": gamma_on if settings.method.calibrated else "not calibrated, gamma is 0",

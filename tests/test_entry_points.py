@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ import fastzsl.eval
 import fastzsl.info
 import fastzsl.train
 from fastzsl.command.exits import exits_with_message
+from fastzsl.methods.attended.method import Attended
+from fastzsl.training.opened import open_run
 
 SMALL = ["--epochs", "2", "--hidden", "16", "--batch-size", "8", "--gamma-folds", "1", "--dataset", "folder"]
 
@@ -278,6 +281,30 @@ def test_epochs_are_chosen_on_held_out_classes_once_and_the_run_says_so(
         line = refused(capsys, train, root, out, "--choose-epochs", "1", "3", "--resume")
         assert message in line
         assert "gamma.json" in line
+
+
+def test_a_run_is_opened_with_the_recipe_that_trained_it(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe may change the model too, and config.yaml holds what was asked for."""
+    recipe = {"attention_scale": 100.0, "embedding_normalisation": "whiten", "region_dropout": 0.3}
+    monkeypatch.setattr(Attended, "recipes", {"other": recipe})
+    for flags in (["--recipe", "other"], ["--gamma-folds", "0"]):
+        out = tmp_path / flags[0]
+        train(root, out, *flags)
+        if flags[0] != "--recipe":  # the same in gamma.json, as if it had been the better of two
+            assert open_run(out).settings.method.embedding_normalisation == "centre"
+            kept = json.loads((out / "gamma.json").read_text())
+            (out / "gamma.json").write_text(json.dumps({**kept, "chosen": recipe}))
+            shutil.copy(tmp_path / "--recipe" / "model.safetensors", out / "model.safetensors")
+        opened = open_run(out)
+        assert {name: getattr(opened.settings.method, name) for name in recipe} == recipe
+        capsys.readouterr()
+        fastzsl.eval.main([str(out), "--json"])
+        found = json.loads(capsys.readouterr().out)
+        wanted = json.loads((tmp_path / "--recipe" / "results.json").read_text())
+        assert found["AUSUC"] == wanted["AUSUC"]
+        assert found["T1"] == wanted["T1"]
 
 
 @pytest.mark.parametrize("words", ["can't start new thread", "[enforce fail] can't allocate memory: 9 bytes"])

@@ -46,7 +46,7 @@ class OpenedRun:
 
 
 def find_run(path: Path) -> tuple[RunFolder, Settings]:
-    """A run folder and its settings.
+    """A run folder and the settings of its training.
 
     Raises:
         UserError: no folder, or not a run's.
@@ -54,7 +54,7 @@ def find_run(path: Path) -> tuple[RunFolder, Settings]:
     if not path.is_dir():
         raise UserError(f"no folder {path}; wanted the run folder of python -m fastzsl.train")
     folder = RunFolder(path)
-    return folder, load_settings(folder.config)
+    return folder, folder.with_chosen(load_settings(folder.config))
 
 
 def open_run(path: Path, accelerator: str | None = None) -> OpenedRun:

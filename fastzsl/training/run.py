@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fastzsl.files.atomic import write_text_atomically
 from fastzsl.files.tensors import load_tensors, save_tensors
 from fastzsl.text.described import RECORD_OF_RUN, read_record
 from fastzsl.training.loggers import open_log
-from fastzsl.training.settings import Settings, load_settings, save_settings
+from fastzsl.training.settings import Settings, load_settings, read_group, save_settings
 
 
 class RunFolder:
@@ -182,14 +183,31 @@ class RunFolder:
             raise UserError(f"{self.gamma}: held_out holds other things than numbers")
         return found
 
-    def load_chosen(self) -> dict[str, Any]:
-        """The settings of the training that were chosen with gamma: name -> number or word.
+    def with_chosen(self, settings: Settings) -> Settings:
+        """`settings`, with those that the run chose for its training: of a recipe that was named, or in gamma.json.
+
+        config.yaml holds what the run was started with; the model may be another one.
 
         Raises:
-            UserError: gamma.json is absent, or holds no such settings.
+            UserError: gamma.json is damaged, or holds no settings of the method.
         """
-        chosen = self.load_json(self.gamma).get("chosen")
-        if not isinstance(chosen, dict) or not chosen or not all(map(_is_setting, chosen.values())):
+        recipe = settings.protocol.recipe
+        if recipe in settings.method.recipes:
+            return settings.changed(**settings.method.recipe(recipe))
+        chosen = self.load_chosen()
+        method = read_group(type(settings.method), {**settings.method.settings(), **chosen}, str(self.gamma))
+        return replace(settings, method=method)
+
+    def load_chosen(self) -> dict[str, Any]:
+        """The settings of the training that were chosen with gamma: name -> number or word; empty if none were.
+
+        Raises:
+            UserError: gamma.json is damaged, or holds other things.
+        """
+        if not self.gamma.exists():
+            return {}
+        chosen = self.load_json(self.gamma).get("chosen", {})
+        if not isinstance(chosen, dict) or not all(map(_is_setting, chosen.values())):
             raise UserError(
                 f"{self.gamma}: the chosen settings are {str(chosen)[:40]!r}; remove the file to choose again"
             )
