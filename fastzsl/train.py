@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -16,25 +14,19 @@ from fastzsl.command.console import open_console, progress_bars
 from fastzsl.command.exits import exits_with_message
 from fastzsl.command.run_settings import parse_run_settings
 from fastzsl.data.dataset import ZeroShotDataset
-from fastzsl.data.held_out import SeenClassesOnly
-from fastzsl.errors import UserError
 from fastzsl.fabric import Fabric
 from fastzsl.features.backbones import Backbone
 from fastzsl.files.lock import locked
-from fastzsl.files.tensors import save_tensors
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.checkpoint import last_step
 from fastzsl.methods.method import Model
 from fastzsl.protocol.attention import localisation
 from fastzsl.protocol.calibration import calibrate
+from fastzsl.protocol.choices import first_candidate, save_means, with_choices, with_shots, worded
 from fastzsl.protocol.folds import ClassDraws
-from fastzsl.protocol.metrics import SeenResults, TestScores, evaluate_run
+from fastzsl.protocol.metrics import SeenResults, evaluate_run
 from fastzsl.protocol.pipeline import scores_on_held_out
 from fastzsl.protocol.scoring import test_scores
-from fastzsl.protocol.selection import choose_training, training_options
-from fastzsl.protocol.shots import choose_shot_weights, class_means
-from fastzsl.protocol.trials import Trial, TrialTable
-from fastzsl.protocol.workers import run_trials
 from fastzsl.report.class_files import write_class_files
 from fastzsl.report.environment import environment
 from fastzsl.report.results import results_table
@@ -87,11 +79,12 @@ def _remove_if_empty(folder: Path) -> None:
 def _run(settings: Settings, fabric: Fabric, run: RunFolder, console: Console) -> None:
     with progress_bars(console) as progress:
         # The others find its features in the cache.
-        data, backbone = first_then_others(fabric, lambda: prepare(settings, fabric.device, progress))
+        first = first_candidate(settings)
+        data, backbone = first_then_others(fabric, lambda: prepare(first, fabric.device, progress))
         if fabric.is_global_zero:
             run.begin(settings, data, _features_of(data, backbone))
         fabric.barrier()  # an old checkpoint must be removed before any process looks for one
-        settings = _with_chosen_training(settings, data, fabric, run, progress)
+        settings, data = with_choices(settings, data, fabric, run, progress)
         model = _fit(settings, data, fabric, backbone, run, progress)
         if fabric.is_global_zero:
             run.save_model(model)
@@ -106,40 +99,6 @@ def _features_of(data: ZeroShotDataset, backbone: Backbone | None) -> dict[str, 
         return {"feature_dim": backbone.feature_dim}
     one = data.read_regions(data.trainval[:1])
     return {"feature_dim": one.shape[2], "feature_dtype": str(one.dtype).removeprefix("torch.")}
-
-
-def _with_chosen_training(
-    settings: Settings, data: ZeroShotDataset, fabric: Fabric, run: RunFolder, progress: Progress
-) -> Settings:
-    """Epochs or a recipe, the best on held-out seen classes; they are saved with their gamma in gamma.json."""
-    if settings.protocol.recipe in settings.method.recipes:
-        return run.with_chosen(settings)
-    options = training_options(settings)
-    if not options:
-        return settings
-    if fabric.world_size > 1:
-        if settings.protocol.choose_epochs:
-            raise UserError(
-                "--choose-epochs takes one device; choose there, then give --epochs to the others"
-            )
-        progress.console.print("several devices: no recipes are compared (--recipe NAME takes one)")
-        return settings
-    if not run.gamma.exists():
-        table = TrialTable(run.trials)
-        search = functools.partial(
-            run_trials, table=table, data=data, progress=progress, label="comparing trainings"
-        )
-        found = choose_training(settings, data, options, table, search)
-        tried = [{**p.changes, "T1": p.T1, "H": p.H, "AUSUC": p.AUSUC} for p in found.points]
-        folds = ClassDraws(settings.protocol.gamma_folds, settings.run.seed)
-        scores = [table[Trial.of(found.settings, data, p)].scores for p in folds.problems()]
-        record = _with_shots(calibrate(scores, found.gamma), scores, data, folds, run)
-        kept = {**record, "folds": folds.count, "chosen": found.best.changes}
-        run.save_json(run.gamma, {**kept, "chosen_on": found.chosen_on, "tried": tried})
-    progress.console.print(
-        f"{_worded(run.load_chosen())}: chosen on held-out seen classes among {len(options)} settings"
-    )
-    return run.with_chosen(settings)
 
 
 def _fit(
@@ -208,34 +167,10 @@ def _gamma(
     )
     record = calibrate(problems)
     if fabric.is_global_zero:
-        run.save_json(run.gamma, {**_with_shots(record, problems, data, draws, run), "folds": folds})
+        record = with_shots(record, problems, data, draws)
+        save_means(data, record, run)
+        run.save_json(run.gamma, {**record, "folds": folds})
     return float(record["gamma"])
-
-
-def _with_shots(
-    record: dict[str, Any],
-    scores: Sequence[TestScores],
-    data: ZeroShotDataset,
-    draws: ClassDraws,
-    run: RunFolder,
-) -> dict[str, Any]:
-    """The record of gamma.json with how much a few images of a new class count; also writes the classes' means.
-
-    A trained backbone gives other features on each problem, so then nothing is chosen.
-    """
-    if data.regions is None or not scores:
-        return record
-    guarded = SeenClassesOnly(data)
-    problems = [guarded.problem(held_out) for held_out in draws.problems()]
-    weights = choose_shot_weights(problems, scores, float(record["gamma"]), draws.seed)
-    if weights is None:
-        return record
-    save_tensors(run.class_means, vars(class_means(data)))
-    return {**record, "shots": weights.as_dict()}
-
-
-def _worded(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {v}" if isinstance(v, str) else f"{name} {v:g}" for name, v in values.items())
 
 
 def _report(
@@ -252,7 +187,7 @@ def _report(
     where = localisation(model, data, data.test_unseen)
     held_out = run.load_held_out()
     protocol = settings.protocol
-    chosen = _worded(run.load_chosen())
+    chosen = worded(run.load_chosen())
     gamma_on = f"{protocol.gamma_folds} problems of held-out seen classes, training images only"
     chosen_on = {
         "gamma_chosen_on": gamma_on if settings.method.calibrated else "not calibrated, gamma is 0",

@@ -283,6 +283,36 @@ def test_epochs_are_chosen_on_held_out_classes_once_and_the_run_says_so(
         assert "gamma.json" in line
 
 
+def test_the_size_of_the_images_is_chosen_on_held_out_classes(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    train(root, out, "--choose-image-size", "64", "96")
+    shown = capsys.readouterr().out
+    assert "images of 64 pixels: T1 0" in shown
+    assert "images of 96 pixels: T1 0" in shown
+    kept = json.loads((out / "gamma.json").read_text())
+    best = max(kept["tried"], key=lambda row: row["AUSUC"])
+    assert [row["image_size"] for row in kept["tried"]] == [64, 96]
+    assert kept["chosen"] == {"image_size": best["image_size"]}
+    opened = open_run(out)
+    assert opened.settings.features.image_size == best["image_size"]
+    fastzsl.eval.main([str(out), "--json"])
+    found, wanted = json.loads(capsys.readouterr().out), json.loads((out / "results.json").read_text())
+    assert found["AUSUC"] == wanted["AUSUC"]
+    before = (out / "gamma.json").stat().st_mtime_ns
+    train(root, out, "--choose-image-size", "64", "96", "--resume")
+    assert (out / "gamma.json").stat().st_mtime_ns == before, "a resumed run chooses nothing again"
+    for flags, message in (
+        (["96", "8"], "--image-size is 8; wanted 16 to 4096 pixels"),
+        (["96", "--image-size", "64"], "wanted one of them"),
+        (["96", "--train-backbone"], "give --image-size"),
+        (["96", "--gamma-folds", "0"], "wanted --gamma-folds above 0"),
+    ):
+        line = refused(capsys, train, root, tmp_path / "none", "--choose-image-size", *flags)
+        assert message in line
+
+
 def test_a_run_is_opened_with_the_recipe_that_trained_it(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,7 +203,7 @@ def choose_training(
     """
     count = settings.protocol.gamma_folds
     if not count:
-        raise UserError("--choose-epochs needs problems to choose on; wanted --gamma-folds above 0")
+        raise UserError("there are no problems to choose on; wanted --gamma-folds above 0")
     draws = ClassDraws(count, settings.run.seed)
     return select(settings, data, {}, table, run, folds=draws, objective="AUSUC", options=options)
 

@@ -20,7 +20,7 @@ from fastzsl.files.atomic import write_text_atomically
 from fastzsl.files.tensors import load_tensors, save_tensors
 from fastzsl.text.described import RECORD_OF_RUN, read_record
 from fastzsl.training.loggers import open_log
-from fastzsl.training.settings import Settings, load_settings, read_group, save_settings
+from fastzsl.training.settings import FeatureSettings, Settings, load_settings, read_group, save_settings
 
 
 class RunFolder:
@@ -191,12 +191,16 @@ class RunFolder:
         Raises:
             UserError: gamma.json is damaged, or holds no settings of the method.
         """
-        recipe = settings.protocol.recipe
+        recipe, where = settings.protocol.recipe, str(self.gamma)
         if recipe in settings.method.recipes:
-            return settings.changed(**settings.method.recipe(recipe))
-        chosen = self.load_chosen()
-        method = read_group(type(settings.method), {**settings.method.settings(), **chosen}, str(self.gamma))
-        return replace(settings, method=method)
+            settings = settings.changed(**settings.method.recipe(recipe))
+        chosen, features, protocol = self.load_chosen(), settings.features, settings.protocol
+        if "image_size" in chosen:
+            size = {"image_size": chosen.pop("image_size")}
+            features = read_group(FeatureSettings, {**vars(features), **size}, where)
+            protocol = replace(protocol, choose_image_size=())
+        method = read_group(type(settings.method), {**settings.method.settings(), **chosen}, where)
+        return replace(settings, method=method, features=features, protocol=protocol)
 
     def load_chosen(self) -> dict[str, Any]:
         """The settings of the training that were chosen with gamma: name -> number or word; empty if none were.

@@ -101,6 +101,8 @@ class ProtocolSettings:
         gamma_folds: number of problems of held-out seen classes on which gamma is chosen; with 0, gamma is 0.
         choose_epochs: numbers of epochs, one of which is chosen on held-out seen classes before the training. Each
             needs gamma_folds trainings, which are then also used to choose gamma.
+        choose_image_size: sizes of the images in pixels, one of which is chosen in the same way. Features of every size
+            are extracted.
         recipe: "auto" compares the method's recipes for the training with its defaults on the problems that choose
             gamma, unless the epochs, the learning rate or the temperature were given; the name of a recipe takes it;
             "given" compares nothing. Other settings that were given stay.
@@ -108,6 +110,7 @@ class ProtocolSettings:
 
     gamma_folds: int = 3
     choose_epochs: tuple[int, ...] = ()
+    choose_image_size: tuple[int, ...] = ()
     recipe: str = "auto"
 
     def __post_init__(self) -> None:
@@ -172,12 +175,24 @@ class Settings:
                 f"--recipe {self.protocol.recipe}: the method {self.method.name} has no such recipe; "
                 f"wanted one of {', '.join(recipes)}"
             )
-        if not self.protocol.choose_epochs:
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        protocol = self.protocol
+        if protocol.choose_image_size and self.data.features is not None:
+            raise UserError("--choose-image-size extracts features, without --features")
+        if protocol.choose_image_size and self.features.image_size is not None:
+            raise UserError("--choose-image-size and --image-size: wanted one of them")
+        for size in protocol.choose_image_size:
+            replace(self.features, image_size=size)  # raises for a wrong one
+        for flag in ("epochs", "image_size"):
+            words = flag.replace("_", "-")
+            if getattr(protocol, f"choose_{flag}") and self.method.trains_backbone:
+                raise UserError(
+                    f"--choose-{words} works on cached features, without --train-backbone; give --{words}"
+                )
+        if not protocol.choose_epochs:
             return
-        if self.method.trains_backbone:
-            raise UserError(
-                "--choose-epochs works on cached features, without --train-backbone; give --epochs"
-            )
         if not hasattr(self.method, "epochs"):
             raise UserError(f"--choose-epochs: the method {self.method.name} has no epochs")
 
