@@ -91,7 +91,7 @@ class ConSE(ScaledMethod):
     label: ClassVar[str] = "ConSE"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("unit", "standard"),
-        "embedding_normalisation": ("unit", "centre"),
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "log_penalty": (-5.0, -4.0, -3.0),
         "top": (1, 3, 5, 10, 0),
         "temperature": (0.5, 1.0, 2.0),

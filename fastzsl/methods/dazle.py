@@ -203,7 +203,7 @@ class Dazle(Method):
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "attention_scale": (3.0, 10.0, 30.0),
         "calibration": (0.0, 0.1, 1.0),
-        "embedding_normalisation": ("unit", "centre"),
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "lr": (3e-4, 1e-3, 3e-3),
         "epochs": (5, 15, 30),
     }

@@ -147,7 +147,7 @@ class DCN(Method):
     label: ClassVar[str] = "DCN"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "lr": (1e-4, 5e-4, 2e-3),
-        "embedding_normalisation": ("unit", "centre"),
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "alpha": (1.0, 3.0, 10.0),
         "beta": (0.03, 0.3, 1.0),
         "entropy_weight": (0.0, 0.1, 1.0),

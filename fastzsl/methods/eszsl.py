@@ -36,7 +36,7 @@ class ESZSL(ScaledMethod):
     label: ClassVar[str] = "ESZSL"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("unit", "standard"),
-        "embedding_normalisation": ("unit", "centre"),
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "log_gamma": (-2.0, -1.0, 0.0, 1.0, 2.0),
         "log_lambda": (-2.0, -1.0, 0.0, 1.0, 2.0),
     }

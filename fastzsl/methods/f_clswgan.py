@@ -164,6 +164,7 @@ class FClsWgan(Method):
     name: ClassVar[str] = "f-clswgan"
     label: ClassVar[str] = "f-CLSWGAN"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "synthetic": (100, 300, 1200),
         "beta": (0.01, 0.1, 1.0),
         "epochs": (15, 30, 60),

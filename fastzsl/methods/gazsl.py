@@ -211,6 +211,7 @@ class GAZSL(Method):
     name: ClassVar[str] = "gazsl"
     label: ClassVar[str] = "GAZSL"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "pivot": (1.0, 5.0, 25.0),
         "neighbours": (5, 20, 60),
         "steps": (250, 1000, 3000),

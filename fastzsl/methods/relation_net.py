@@ -150,6 +150,7 @@ class RelationNet(Method):
     label: ClassVar[str] = "Relation Net"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("none", "standard", "minmax"),
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "embedding_scale": (10.0, 100.0, 400.0),
         "lr": (3e-5, 1e-4, 3e-4),
         "epochs": (12, 24, 60),

@@ -42,7 +42,7 @@ class SAE(ScaledMethod):
     label: ClassVar[str] = "SAE"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("unit", "standard"),
-        "embedding_normalisation": ("unit", "centre"),
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "direction": ("to_embedding", "to_feature"),
         "log_lambda": (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0),
     }

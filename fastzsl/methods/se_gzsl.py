@@ -178,6 +178,7 @@ class SEGZSL(Method):
     name: ClassVar[str] = "se-gzsl"
     label: ClassVar[str] = "SE-GZSL"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "synthetic": (100, 300, 800),
         "feedback": (0.01, 0.1, 1.0),
         "prior": (0.01, 0.1, 1.0),

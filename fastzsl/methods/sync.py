@@ -88,7 +88,7 @@ class SynC(ScaledMethod):
     name: ClassVar[str] = "sync"
     label: ClassVar[str] = "SynC"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "embedding_normalisation": ("unit", "centre"),
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "loss": ("ovo", "struct"),
         "log_penalty": (-4.0, -3.0, -2.0),
         "log_kappa": (-6.0, -4.0, -2.0, 0.0, 2.0),

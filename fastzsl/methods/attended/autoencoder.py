@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastzsl import losses
 from fastzsl.features.stored import Stored
 from fastzsl.methods.attended.attention import FusedDenseAttention, as_regions
+from fastzsl.methods.attended.dropout import random_channels, random_regions
 from fastzsl.methods.attended.encoder import SemanticEncoder
 from fastzsl.methods.engines.normalisation import Normalisation, fit_columns, span, whitening
 from fastzsl.methods.engines.parts import BatchPart
@@ -210,15 +211,14 @@ class AttendedAutoencoder(Model):
         """A random part of every image's regions, (B, T')."""
         T = regions.shape[1]
         kept = max(1, round((1 - self.region_dropout) * T))
-        return torch.rand(part.whole, T, device=regions.device)[part.rows].topk(kept, dim=1).indices
+        return random_regions(part.whole, T, kept, regions.device)[part.rows]
 
     def _channel_factor(self, regions: Stored, part: BatchPart) -> Tensor:
         """The scale, with a random part of every image's channels zero and the others larger in return, (B, 1, d)."""
         if not self.feature_dropout:
             return self.feature_scale
-        channels = self.feature_scale.new_empty(part.whole, 1, regions.shape[2])
-        alive = channels.bernoulli_(1 - self.feature_dropout)[part.rows]
-        return alive * (self.feature_scale / (1 - self.feature_dropout))
+        alive = random_channels(part.whole, regions.shape[2], 1 - self.feature_dropout, regions.device)
+        return alive[part.rows, None] * (self.feature_scale / (1 - self.feature_dropout))
 
     def forward(self, inputs: Tensor, class_embeddings: Tensor) -> Tensor:
         """Scores s(h_d(x~^c), k^c) of every image and class, equation 8's argument.

@@ -64,7 +64,7 @@ class Attended(Method):
     name: ClassVar[str] = "attended"
     label: ClassVar[str] = "Ours"
     reads: ClassVar[Literal["regions", "pooled"]] = "regions"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "gentle": {
             "lr": 1e-3,
@@ -77,6 +77,7 @@ class Attended(Method):
         }
     }
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "embedding_normalisation": ("centre", "whiten"),
         "alpha": (0.0, 0.005, 0.02, 0.1, 0.5),
         "eta": (0.0, 0.3, 1.0, 3.0),
         "attention_scale": (3.0, 10.0, 30.0),

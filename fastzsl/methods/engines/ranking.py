@@ -55,6 +55,7 @@ class RankingMethod(ScaledMethod):
 
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("unit", "standard"),
+        "embedding_normalisation": ("unit", "centre", "whiten"),
         "lr": (3.0, 10.0, 30.0),
         "epochs": (10, 20, 50),
     }
