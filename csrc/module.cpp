@@ -82,6 +82,19 @@ void prepare(const RegionsTuple& stored, uintptr_t images, uintptr_t kept, int64
     prepare_regions(k, call);
 }
 
+// (address, lane stride, step stride) of a float32 matrix
+using OperandTuple = std::tuple<uintptr_t, int64_t, int64_t>;
+
+View view_of(const OperandTuple& a) { return {pointer(std::get<0>(a)), DType::f32, std::get<1>(a), std::get<2>(a)}; }
+
+void linear(const OperandTuple& a, const OperandTuple& b, int64_t m, int64_t n, int64_t k, uintptr_t bias, uintptr_t out,
+            int threads) {
+    Linear call{view_of(a), view_of(b), m, n, k, static_cast<const float*>(pointer(bias)), static_cast<float*>(pointer(out)), threads};
+    const Kernels& chosen = kernels();
+    py::gil_scoped_release release;
+    linear_layer(chosen, call);
+}
+
 // Memory for a large result, in huge pages, that goes back to be used again when the last view of it is gone: fresh pages
 // from the operating system cost more than computing what is written there.
 class Memory {
@@ -114,7 +127,7 @@ double peak(double (*spin)(int64_t), double seconds, int threads) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-    module.attr("interface") = 1;  // the number in fastzsl/ops/native.py: raise both when the arguments below change
+    module.attr("interface") = 2;  // the number in fastzsl/ops/native.py: raise both when the arguments below change
     module.doc() = "Native CPU kernels of fastzsl; see fastzsl/ops/native.py for the functions to call.";
     module.def("isas", &isas, "Instruction sets built in and runnable here, weakest first.");
     module.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
@@ -132,6 +145,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("scores_grad", &scores_grad);
     module.def("attend_grad", &attend_grad);
     module.def("prepare", &prepare);
+    module.def("linear", &linear);
     module.def(
         "peak_f32",
         [](double seconds, int threads) {

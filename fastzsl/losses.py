@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastzsl.ops.linear import linear
+
 
 def classification(scores: Tensor, labels: Tensor) -> Tensor:
     """Equation 4: softmax loss over the seen classes, L_CLS = -mean log softmax(s(g(x~), k))[y].
@@ -19,7 +21,9 @@ def classification(scores: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(scores, labels)
 
 
-def manifold_alignment(queries: Tensor, class_embeddings: Tensor, *, reduction: str = "mean") -> Tensor:
+def manifold_alignment(
+    queries: Tensor, class_embeddings: Tensor, *, reduction: str = "mean", backend: str = "auto"
+) -> Tensor:
     """Equation 5: the class graphs of both spaces agree, L_MA = ‖HᵀH - KᵀK‖²_F.
 
     With class rows the inner products are H Hᵀ and K Kᵀ, (C, C).
@@ -29,11 +33,13 @@ def manifold_alignment(queries: Tensor, class_embeddings: Tensor, *, reduction: 
         class_embeddings: K (C, m).
         reduction: "mean" over the C² entries, or "sum" as printed in the paper. The sum on unit-length
             embeddings collapses H to a constant unless alpha shrinks with C².
+        backend: of the products, as of the ops.
 
     Returns:
         A scalar.
     """
-    return F.mse_loss(queries @ queries.mT, class_embeddings @ class_embeddings.mT, reduction=reduction)
+    visual, semantic = (linear(rows, rows, backend=backend) for rows in (queries, class_embeddings))
+    return F.mse_loss(visual, semantic, reduction=reduction)
 
 
 def semantic_reconstruction(

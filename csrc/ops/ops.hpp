@@ -85,4 +85,14 @@ struct Prepare {
 };
 void prepare_regions(const Kernels& kernels, const Prepare& call);
 
+// out (m, n) = A B + bias, float32: A's lanes are the rows of the result, B's lanes its columns, `k` steps are summed.
+struct Linear {
+    View a, b;
+    int64_t m, n, k;
+    const float* bias;  // (n) or null
+    float* out;
+    int threads;
+};
+void linear_layer(const Kernels& kernels, const Linear& call);
+
 }  // namespace fastzsl

@@ -27,7 +27,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
 
 REMAKES_DECODED = True  # the backward pass computes decoded features again, see `planner.score_costs`
 
-INTERFACE = 1  # of csrc/module.cpp; an older compiled module would misread its arguments
+INTERFACE = 2  # of csrc/module.cpp; an older compiled module would misread its arguments
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _SIMILARITY = {"dot": 0, "cosine": 1}
@@ -266,3 +266,24 @@ def _empty_grads(inputs: tuple[Tensor | None, ...], needs: list[bool]) -> list[T
         inputs[0].new_empty((0,)) if t is None or not need else t.new_empty(t.shape)  # type: ignore[union-attr]
         for t, need in zip(inputs, needs)
     ]
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a (m, k) times b (k, n), plus `bias` (n,) in each row; float32.
+
+    Sums run in the same order for any number of threads.
+    """
+    (m, k), n = a.shape, b.shape[1]
+    a, b = _matrix(a), _matrix(b)
+    bias = None if bias is None else bias.contiguous()
+    out = a.new_empty(m, n)
+    loaded_module().linear(
+        (a.data_ptr(), *a.stride()), (b.data_ptr(), b.stride(1), b.stride(0)), m, n, k, _address(bias),
+        out.data_ptr(), threads_for(m * n * k),
+    )  # fmt: skip
+    return out
+
+
+def _matrix(a: Tensor) -> Tensor:
+    """A matrix one of whose strides is 1; any other layout is copied once."""
+    return a if 1 in a.stride() else a.contiguous()

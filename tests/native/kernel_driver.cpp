@@ -125,6 +125,25 @@ void all_ops(const Kernels& k, const Shape& s, DType type, bool t_contiguous, Si
     for (int64_t i = 0; i < dx.n; i++) check(std::isfinite(dx[i]), "dX", k, s);
     for (int64_t i = 0; i < dh.n; i++) check(std::isfinite(dh[i]), "dH", k, s);
 
+    if (type == DType::f32) {  // H Wᵀ + b, and K W by columns
+        Buffer y(type, C * m, false), z(type, C * d, false);
+        std::vector<double> want(size_t(C * m)), other(size_t(C * d));
+        for (int64_t c = 0; c < C; c++) {
+            for (int64_t o = 0; o < m; o++) {
+                double& v = want[size_t(c * m + o)] = b[o];
+                for (int64_t j = 0; j < d; j++) v += h[c * d + j] * w[o * d + j];
+            }
+            for (int64_t j = 0; j < d; j++)
+                for (int64_t o = 0; o < m; o++) other[size_t(c * d + j)] += keys[c * m + o] * w[o * d + j];
+        }
+        linear_layer(k, Linear{View{h.data(), type, d, 1}, View{w.data(), type, d, 1}, C, m, d,
+                               static_cast<const float*>(b.data()), static_cast<float*>(y.data()), threads});
+        check(close(y, want), "a linear layer", k, s);
+        linear_layer(k, Linear{View{keys.data(), type, m, 1}, View{w.data(), type, 1, d}, C, d, m, nullptr,
+                               static_cast<float*>(z.data()), threads});
+        check(close(z, other), "a linear layer of columns", k, s);
+    }
+
     for (Order order : {Order::attend, Order::project, Order::prototype}) {
         if (order == Order::prototype && similarity == Similarity::cosine) continue;
         int64_t n = order == Order::attend ? B * C * d : order == Order::project ? B * T * m : B * C * T;

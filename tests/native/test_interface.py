@@ -14,7 +14,7 @@ from fastzsl.ops import native
 _native = pytest.importorskip("fastzsl._native", reason="the compiled module is not installed")
 
 SOURCE = Path(__file__).parents[2] / "csrc" / "module.cpp"
-KNOWN = {1: "8e235f9d56bc"}
+KNOWN = {1: "8e235f9d56bc", 2: "295588e816a4"}
 """Interface -> digest of the arguments of all functions that fastzsl/ops/native.py calls with addresses."""
 
 
@@ -45,8 +45,15 @@ def test_a_module_from_before_there_was_a_number_is_refused(
 @pytest.mark.skipif(not SOURCE.exists(), reason="needs the sources of the compiled module (csrc/)")
 def test_the_number_was_raised_when_arguments_changed() -> None:
     text = SOURCE.read_text()
-    arguments = re.findall(r"^void (\w+)\((const RegionsTuple[^)]*)\)", text, re.MULTILINE)
-    assert {name for name, _ in arguments} == {"scores", "attend", "scores_grad", "attend_grad", "prepare"}
+    arguments = re.findall(r"^void (\w+)\((const (?:Regions|Operand)Tuple[^)]*)\)", text, re.MULTILINE)
+    assert {name for name, _ in arguments} == {
+        "scores",
+        "attend",
+        "scores_grad",
+        "attend_grad",
+        "prepare",
+        "linear",
+    }
     digest = hashlib.sha256(
         " ".join(repr(a) for a in arguments).replace("\\n", "").replace(" ", "").encode()
     ).hexdigest()[:12]

@@ -18,6 +18,7 @@ from fastzsl.methods.engines.normalisation import Normalisation, fit_columns, sp
 from fastzsl.methods.engines.parts import BatchPart
 from fastzsl.methods.method import ClassSet, Model, Scorer
 from fastzsl.ops import attended_scores, prepare_regions
+from fastzsl.ops.linear import linear
 
 SPARSE = 4
 """Class embeddings with at least this many numbers a dimension that they span are reduced to that span."""
@@ -74,7 +75,7 @@ class AttendedAutoencoder(Model):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.encoder = SemanticEncoder(embedding_dim, feature_dim, hidden, query_length)
+        self.encoder = SemanticEncoder(embedding_dim, feature_dim, hidden, query_length, backend)
         self.decoder = nn.Linear(feature_dim, embedding_dim)
         self.own_mapping = None if coupled else nn.Linear(feature_dim, embedding_dim)
         self.dense_attention = FusedDenseAttention(attention_scale, backend)
@@ -153,7 +154,10 @@ class AttendedAutoencoder(Model):
         """Use the coordinates of `basis` (m, r), with new weights of that size."""
         self.embedding_basis = basis
         r, (d, old) = basis.shape[1], (self.decoder.in_features, self.decoder.weight)
-        self.encoder = SemanticEncoder(r, d, self.encoder.hidden.out_features, self.encoder.length).to(old)
+        encoder = self.encoder
+        self.encoder = SemanticEncoder(r, d, encoder.hidden.out_features, encoder.length, encoder.backend).to(
+            old
+        )
         self.decoder = nn.Linear(d, r).to(old)
         self.own_mapping = None if self.own_mapping is None else nn.Linear(d, r).to(old)
 
@@ -293,13 +297,14 @@ class AttendedAutoencoder(Model):
         total = terms["classification"]
         if alpha:
             terms["manifold_alignment"] = losses.manifold_alignment(
-                queries[seen], embeddings[seen], reduction=reduction
+                queries[seen], embeddings[seen], reduction=reduction, backend=self.encoder.backend
             )
             total = total + alpha * terms["manifold_alignment"]
         if eta:
             classes = slice(None) if reconstruct == "all" else seen
+            decoded = linear(queries[classes], self.decoder.weight, self.decoder.bias, self.encoder.backend)
             terms["semantic_reconstruction"] = losses.semantic_reconstruction(
-                self.decoder(queries[classes]), embeddings[classes], reduction=reduction
+                decoded, embeddings[classes], reduction=reduction
             )
             total = total + eta * terms["semantic_reconstruction"]
         return {"loss": total, **terms}

@@ -13,6 +13,7 @@ from fastzsl.methods.attended.autoencoder import AttendedAutoencoder
 from fastzsl.methods.attended.method import Attended
 from fastzsl.methods.method import ClassSet, Scorer
 from fastzsl.methods.register import register
+from fastzsl.ops.linear import linear
 
 
 class PooledAutoencoder(AttendedAutoencoder):
@@ -20,7 +21,7 @@ class PooledAutoencoder(AttendedAutoencoder):
 
     def score(self, regions: Tensor, queries: Tensor | None, embeddings: Tensor) -> Tensor:
         """Scores (B, C) from scaled regions (B, T, d) and embedded classes (C, m); queries are not used."""
-        decoded = F.linear(regions.mean(1), self.mapping.weight, self.mapping.bias)
+        decoded = linear(regions.mean(1), self.mapping.weight, self.mapping.bias, self.encoder.backend)
         if self.similarity == "cosine":
             decoded, embeddings = F.normalize(decoded, dim=-1), F.normalize(embeddings, dim=-1)
         return decoded @ embeddings.mT
