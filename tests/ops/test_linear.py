@@ -122,3 +122,23 @@ def test_other_types_autocast_and_the_eager_backend_are_pytorchs(
 def test_a_small_call_is_pytorchs(seed: int) -> None:
     x, weight, bias = parts(4, 5, 3)
     assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+@needs_native
+def test_gradients_that_are_one_row_or_one_column_repeated(
+    every_call: list[tuple[int, ...]], seed: int
+) -> None:
+    """As the backward pass of a sum gives them: a stride of 0 beside one of 1."""
+    x, weight, _ = parts(40, 50, 70)
+    for factor in (torch.randn(70), torch.randn(40, 1)):
+        grads = [
+            torch.autograd.grad((f(x, weight) * factor).sum(d).sum(), (x, weight))
+            for f in (linear, F.linear)
+            for d in (0, 1)
+        ]
+        torch.testing.assert_close(grads[0], grads[2], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(grads[1], grads[3], rtol=1e-4, atol=1e-4)
+    for shape in ((40, 1), (1, 70)):
+        repeated = torch.randn(shape).expand(40, 70)
+        torch.testing.assert_close(native.product(repeated, weight), repeated @ weight, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(native.product(repeated.mT, x), repeated.mT @ x, rtol=1e-4, atol=1e-4)

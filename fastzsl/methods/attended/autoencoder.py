@@ -292,12 +292,13 @@ class AttendedAutoencoder(Model):
         self._ask_for_scaling()
         embeddings = self.embed(class_embeddings)
         queries = self.encoder(embeddings)
-        scores = self.score(self.regions(inputs, part), queries[seen], embeddings[seen])
+        own, known = queries[seen], embeddings[seen]
+        scores = self.score(self.regions(inputs, part), own, known)
         terms = {"classification": losses.classification(self.temperature * scores, _position(labels, seen))}
         total = terms["classification"]
         if alpha:
             terms["manifold_alignment"] = losses.manifold_alignment(
-                queries[seen], embeddings[seen], reduction=reduction, backend=self.encoder.backend
+                own, known, reduction=reduction, backend=self.encoder.backend
             )
             total = total + alpha * terms["manifold_alignment"]
         if eta:
