@@ -64,7 +64,7 @@ def run_trials(
             run_trial(trial, table, load, keep_models)
             done()
         return
-    with _pool(workers) as pool:
+    with _pool(workers, forked=sys.platform == "linux" and not _use_gpu(waiting)) as pool:
         running: set[Future[None]] = set()
         with warnings.catch_warnings():
             # Python 3.12 and later warn of every fork beside other threads; see `_pool`.
@@ -88,20 +88,22 @@ def run_trials(
 
 def default_workers(trials: Sequence[Trial]) -> int:
     """One process per core on the CPU, because a step is too small for several threads; one process on a GPU."""
-    chosen = {t.accelerator for t in trials}
-    on_gpu = torch.cuda.is_available() and chosen & {"auto", "cuda", "gpu"}
-    return 1 if on_gpu else usable()
+    return 1 if _use_gpu(trials) else usable()
+
+
+def _use_gpu(trials: Sequence[Trial]) -> bool:
+    return torch.cuda.is_available() and any(t.accelerator in ("auto", "cuda", "gpu") for t in trials)
 
 
 @contextlib.contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int, *, forked: bool) -> Iterator[ProcessPoolExecutor]:
     """Processes of one thread each, so that their threads do not wait for each other.
 
-    On Linux they are forks of this process, which share the data set that it holds and import nothing again: two fresh
-    ones took 4 s before their first step. A fork does not have the threads of this process; with one thread it needs
-    none. What a GPU was told does not survive a fork, and on other systems the system's own libraries do not.
+    Args:
+        forked: as forks of this process, which share the data set that it holds and import nothing again: two fresh
+            ones took 4 s before their first step. A fork does not have the threads of this process; with one thread it
+            needs none. A driver of a GPU does not survive a fork, nor do the libraries of systems other than Linux.
     """
-    forked = sys.platform == "linux" and not torch.cuda.is_initialized()
     context = multiprocessing.get_context("fork" if forked else "spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
     try:

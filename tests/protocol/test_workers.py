@@ -51,7 +51,7 @@ import os, signal, sys, time
 from fastzsl.protocol.workers import _pool
 
 if __name__ == "__main__":
-    with _pool(2) as pool:
+    with _pool(2, forked=sys.argv[1] == "forked") as pool:
         waiting = [pool.submit(time.sleep, 600) for _ in range(2)]
         while not all(w.running() for w in waiting):
             time.sleep(.1)
@@ -62,12 +62,13 @@ if __name__ == "__main__":
 
 
 @on_linux
-def test_a_killed_command_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["forked", "spawned"])
+def test_a_killed_command_leaves_no_process(tmp_path: Path, how: str) -> None:
     """Processes that wait for work once waited for ever."""
     program = tmp_path / "killed.py"
     program.write_text(KILLED)
     ended = subprocess.run(
-        [sys.executable, program], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, program, how], capture_output=True, text=True, timeout=120, check=False
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     left = ended.stdout.split()
