@@ -20,12 +20,16 @@ def _fitted(how: Normalisation, seen: torch.Tensor) -> AttendedAutoencoder:
 
 def _expected(how: str, seen: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Float64, from the definitions."""
-    if how == "centre":
-        new = new - seen.mean(0)
+    if how in ("centre", "whiten"):
+        seen, new = seen - seen.mean(0), new - seen.mean(0)
     elif how == "standardise":
         new = (new - seen.mean(0)) / seen.std(0)
     elif how == "range":
         new = (new - seen.min(0)) / np.ptp(seen, axis=0)
+    if how == "whiten":
+        rows, new = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (seen, new))
+        _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
+        new = new @ axes.T / (sizes / sizes[0]) ** (1 / 3) @ axes
     return new if how == "none" else new / np.linalg.norm(new, axis=1, keepdims=True)
 
 
@@ -33,7 +37,8 @@ def _expected(how: str, seen: np.ndarray, new: np.ndarray) -> np.ndarray:
 def test_every_choice_is_what_its_definition_says_and_treats_new_classes_alike(
     seed: int, how: Normalisation
 ) -> None:
-    units = torch.tensor([1.0, 1000.0, 0.01])
+    # Whitening leaves out directions that are as small as these units are apart.
+    units = torch.tensor([1.0, 3.0, 0.5] if how == "whiten" else [1.0, 1000.0, 0.01])
     seen, new = (5 + torch.randn(7, 3)) * units, (5 + torch.randn(4, 3)) * units
     model = _fitted(how, seen)
     expected = _expected(how, seen.double().numpy(), new.double().numpy())
