@@ -3,6 +3,9 @@
 Regions = tuple[int, ...]
 """(address, dtype: 0 float32, 1 bfloat16, 2 float16; B, T, d; strides of the three, in elements)"""
 
+Operand = tuple[int, ...]
+"""(address, lane stride, step stride, in elements) of a float32 matrix"""
+
 class Memory:
     """Bytes for a large result, in huge pages, used again once the last view of them is gone."""
 
@@ -91,6 +94,18 @@ def scores_grad(
     d_classes: int,
     threads: int,
 ) -> None: ...
+def linear(
+    a: Operand,
+    b: Operand,
+    m: int,
+    n: int,
+    k: int,
+    bias: int,
+    out: int,
+    threads: int,
+) -> None:
+    """out (m, n) = A B + bias, float32, contiguous; A's lanes are the rows of the result, B's lanes its columns."""
+
 def prepare(
     stored: Regions,
     images: int,
