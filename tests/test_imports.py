@@ -14,7 +14,7 @@ import fastzsl
 PACKAGE = Path(fastzsl.__file__).parent
 
 FLOORS = (
-    ("errors", "processors", "fabric", "chatter", "waiting"),
+    ("errors", "allocator", "processors", "fabric", "chatter", "waiting"),
     ("files", "ops", "losses", "distributed", "clip"),
     ("features", "text"),
     ("data",),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from fastzsl.allocator import keep_freed_memory
 from fastzsl.command import processes
 from fastzsl.command.console import printable
 from fastzsl.errors import UserError
@@ -28,6 +29,7 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        keep_freed_memory()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, ValueError):
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

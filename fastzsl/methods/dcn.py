@@ -25,6 +25,7 @@ from fastzsl.methods.method import ClassSet, Method, Scorer
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
+from fastzsl.ops.linear import Linear
 
 LENGTH = 10.0
 """E = 10 tanh(a)."""
@@ -54,7 +55,7 @@ class DCNModel(ScaledModel):
         embedding_normalisation: Normalisation,
     ) -> None:
         super().__init__(feature_dim, embedding_dim, feature_norm, embedding_normalisation)
-        self.first, self.second = nn.Linear(feature_dim, hidden), nn.Linear(hidden, embedding_dim)
+        self.first, self.second = Linear(feature_dim, hidden), Linear(hidden, embedding_dim)
         self.dropout = dropout
         self.register_buffer("largest", torch.ones(()))
         for layer, deviation in ((self.first, 0.01), (self.second, 0.03)):
@@ -145,6 +146,7 @@ class DCN(Method):
 
     name: ClassVar[str] = "dcn"
     label: ClassVar[str] = "DCN"
+    version: ClassVar[int] = 2
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "lr": (1e-4, 5e-4, 2e-3),
         "embedding_normalisation": ("unit", "centre", "whiten"),

@@ -24,6 +24,7 @@ from fastzsl.methods.engines.wgan import (
     AdversarialLosses,
     Generator,
     gradient_penalty,
+    hidden_layer_slopes,
     normal,
     normal_weights,
     uniform,
@@ -32,6 +33,7 @@ from fastzsl.methods.method import Method
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
+from fastzsl.ops.linear import Linear
 
 SLOPE = 0.2
 ADAM = (0.5, 0.999)
@@ -70,8 +72,8 @@ class Critic(nn.Module):
 
     def __init__(self, feature_dim: int, embedding_dim: int, hidden: int) -> None:
         super().__init__()
-        self.of_features = nn.Linear(feature_dim, hidden)
-        self.of_description = nn.Linear(embedding_dim, hidden, bias=False)
+        self.of_features = Linear(feature_dim, hidden)
+        self.of_description = Linear(embedding_dim, hidden, bias=False)
         self.last = nn.Linear(hidden, 1)
         self.between = nn.LeakyReLU(SLOPE)
         normal_weights(self, DEVIATION)
@@ -80,6 +82,12 @@ class Critic(nn.Module):
         """x (B, d) and W_a a (B, hidden) -> D (B,)."""
         found: Tensor = self.last(self.between(self.of_features(features) + condition))
         return found[:, 0]
+
+    def slopes(self, features: Tensor, condition: Tensor) -> Tensor:
+        """The gradient of D with respect to x (B, d), differentiable in the weights."""
+        with torch.no_grad():
+            inner = self.of_features(features) + condition
+        return hidden_layer_slopes(inner, self.of_features.weight, self.last.weight, SLOPE)
 
 
 class FClsWganLosses(AdversarialLosses):
@@ -120,7 +128,7 @@ class FClsWganLosses(AdversarialLosses):
         condition = self.critic.of_description(described)
         found = self.critic(torch.cat([real, fake]), condition.repeat(2, 1)).view(2, -1).mean(1)
         penalty = gradient_penalty(
-            lambda x: self.critic(x, condition), real, fake, uniform(len(images), random, real)
+            lambda x: self.critic.slopes(x, condition), real, fake, uniform(len(images), random, real)
         )
         distance = found[0] - found[1]
         return {"loss": PENALTY * penalty - distance, "distance": distance, "penalty": penalty}
@@ -163,6 +171,7 @@ class FClsWgan(Method):
 
     name: ClassVar[str] = "f-clswgan"
     label: ClassVar[str] = "f-CLSWGAN"
+    version: ClassVar[int] = 2
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "embedding_normalisation": ("unit", "centre", "whiten"),
         "synthetic": (100, 300, 1200),

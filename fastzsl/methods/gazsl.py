@@ -24,6 +24,7 @@ from fastzsl.methods.engines.wgan import (
     AdversarialLosses,
     Generator,
     gradient_penalty,
+    hidden_layer_slopes,
     normal,
     uniform,
     xavier_weights,
@@ -32,6 +33,7 @@ from fastzsl.methods.method import ClassSet, Method, Scorer
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
+from fastzsl.ops.linear import Linear
 
 SLOPE = 0.01
 ADAM = (0.5, 0.9)
@@ -101,14 +103,20 @@ class Critic(nn.Module):
 
     def __init__(self, feature_dim: int, hidden: int, num_classes: int) -> None:
         super().__init__()
-        self.first = nn.Linear(feature_dim, hidden)
-        self.judge, self.classify = nn.Linear(hidden, 1), nn.Linear(hidden, num_classes)
+        self.first = Linear(feature_dim, hidden)
+        self.judge, self.classify = nn.Linear(hidden, 1), Linear(hidden, num_classes)
         xavier_weights(self)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, d) -> D (B,) and logits (B, C_s)."""
         hidden = self.first(features).relu()
         return self.judge(hidden)[:, 0], self.classify(hidden)
+
+    def slopes(self, features: Tensor) -> Tensor:
+        """The gradient of D with respect to x (B, d), differentiable in the weights."""
+        with torch.no_grad():
+            inner = self.first(features)
+        return hidden_layer_slopes(inner, self.first.weight, self.judge.weight, 0.0)
 
 
 def pivot_distance(made: Tensor, labels: Tensor, means: Tensor) -> Tensor:
@@ -137,6 +145,7 @@ class GAZSLLosses(AdversarialLosses):
     """
 
     betas = ADAM
+    critic: Critic
 
     def __init__(
         self,
@@ -167,7 +176,7 @@ class GAZSLLosses(AdversarialLosses):
         judged, logits = self.critic(torch.cat([real, fake]))
         wrong = 2 * F.cross_entropy(logits, labels.repeat(2))
         share = uniform(len(images), random, real)
-        penalty = gradient_penalty(lambda x: self.critic(x)[0], real, fake, share)
+        penalty = gradient_penalty(self.critic.slopes, real, fake, share)
         found = judged.view(2, -1).mean(1)
         distance = found[0] - found[1]
         return {"loss": PENALTY * penalty + wrong - distance, "distance": distance, "penalty": penalty}
@@ -210,6 +219,7 @@ class GAZSL(Method):
 
     name: ClassVar[str] = "gazsl"
     label: ClassVar[str] = "GAZSL"
+    version: ClassVar[int] = 2
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "embedding_normalisation": ("unit", "centre", "whiten"),
         "pivot": (1.0, 5.0, 25.0),

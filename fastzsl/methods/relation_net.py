@@ -24,6 +24,7 @@ from fastzsl.methods.method import ClassSet, Method, Scorer
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
+from fastzsl.ops.linear import Linear, linear
 
 PAIRS_AT_ONCE = 1 << 24
 """Limit on the entries of the hidden layer (images × classes × units) that scoring computes at a time."""
@@ -56,19 +57,19 @@ class RelationModel(ScaledModel):
         super().__init__(feature_dim, embedding_dim, feature_norm, embedding_normalisation)
         self.embedding_scale = embedding_scale
         self.class_branch = nn.Sequential(
-            nn.Linear(embedding_dim, class_hidden), nn.ReLU(), nn.Linear(class_hidden, feature_dim), nn.ReLU()
+            Linear(embedding_dim, class_hidden), nn.ReLU(), Linear(class_hidden, feature_dim), nn.ReLU()
         )
-        self.first = nn.Linear(2 * feature_dim, hidden)
+        self.first = Linear(2 * feature_dim, hidden)
         self.second = nn.Linear(hidden, 1)
 
     def of_classes(self, descriptions: Tensor) -> Tensor:
         """W_g g(a) + b_1, (C, m) -> (C, hidden)."""
         embedded = self.class_branch(self.embedding_scale * self.describe(descriptions))
-        return F.linear(embedded, self.first.weight[:, : embedded.shape[1]], self.first.bias)
+        return linear(embedded, self.first.weight[:, : embedded.shape[1]], self.first.bias)
 
     def of_features(self, scaled: Tensor) -> Tensor:
         """W_x x, (B, d) -> (B, hidden)."""
-        return F.linear(scaled, self.first.weight[:, -scaled.shape[1] :])
+        return linear(scaled, self.first.weight[:, -scaled.shape[1] :])
 
     def compare(self, features: Tensor, classes: Tensor) -> Tensor:
         """Logits (B, C) from the two halves (B, hidden) and (C, hidden)."""
@@ -146,7 +147,7 @@ class RelationNet(Method):
     """
 
     name: ClassVar[str] = "relation-net"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     label: ClassVar[str] = "Relation Net"
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "feature_norm": ("none", "standard", "minmax"),

@@ -24,6 +24,7 @@ from fastzsl.methods.method import Method
 from fastzsl.methods.problem import Problem
 from fastzsl.methods.register import register
 from fastzsl.methods.settings import check_settings
+from fastzsl.ops.linear import Linear
 
 FINAL = FinalSoftmax(epochs=25, lr=1e-3)
 
@@ -32,7 +33,7 @@ def layers(*sizes: int) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     found: list[nn.Module] = []
     for before, after in pairwise(sizes):
-        found += [nn.Linear(before, after), nn.ReLU()]
+        found += [Linear(before, after), nn.ReLU()]
     return nn.Sequential(*found[:-1])
 
 
@@ -177,6 +178,7 @@ class SEGZSL(Method):
 
     name: ClassVar[str] = "se-gzsl"
     label: ClassVar[str] = "SE-GZSL"
+    version: ClassVar[int] = 2
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "embedding_normalisation": ("unit", "centre", "whiten"),
         "synthetic": (100, 300, 800),

@@ -1,4 +1,4 @@
-"""A linear layer of the class side by the native kernels' product, where that is faster than PyTorch's."""
+"""Products and linear layers by the native kernels, where those are faster than PyTorch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastzsl.ops import native
 from fastzsl.ops.dispatch import backends, known_backend
@@ -23,17 +23,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend: str =
     """y = x Wᵀ + b, as `torch.nn.functional.linear`, which computes it unless the native product is faster.
 
     Args:
-        x: (C, k).
+        x: (B, k).
         weight: (n, k). bias: (n,) or None.
         backend: as of `fastzsl.ops.attended_scores`; "eager" and "triton" always use PyTorch's.
 
     Returns:
-        (C, n).
+        (B, n). Derivatives of any order run on the native product too.
     """
     if _serves(x, weight, bias, backend):
-        y: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        y: Tensor = _Product.apply(x, weight.mT, bias)  # type: ignore[no-untyped-call]
         return y
     return F.linear(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` by `linear`: the same parameters, the same start."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
 
 
 def _serves(x: Tensor, weight: Tensor, bias: Tensor | None, backend: str) -> bool:
@@ -49,19 +56,33 @@ def _serves(x: Tensor, weight: Tensor, bias: Tensor | None, backend: str) -> boo
     return native.loaded_module().isa() in FAST
 
 
-class _Linear(torch.autograd.Function):
-    """The gradients are products too: dx = g W, dW = gᵀ x, db = sum of g's rows."""
+class _Product(torch.autograd.Function):
+    """a b + bias. The gradients are products too: da = g bᵀ, db = aᵀ g, and the sum of g's rows."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return native.product(x, weight.mT, bias)
+    def forward(ctx: Any, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return native.product(a, b, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        a, b = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        multiply = torch.mm if torch.is_grad_enabled() or is_batch_of_gradients(grad) else native.product
-        d_x = multiply(grad, weight) if needs[0] else None
-        d_weight = multiply(grad.mT, x) if needs[1] else None
-        return d_x, d_weight, grad.sum(0) if needs[2] else None
+        d_a = _product_like(a, grad, b.mT) if needs[0] else None
+        d_b = _product_like(b, a.mT, grad) if needs[1] else None
+        return d_a, d_b, grad.sum(0) if needs[2] else None
+
+
+def _product_like(wanted: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """a b with the memory layout of `wanted`: optimisers take several times as long for a transposed gradient."""
+    return _product(a, b) if wanted.stride(1) == 1 else _product(b.mT, a.mT).mT
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a b, differentiable if gradients of gradients are wanted."""
+    if is_batch_of_gradients(a, b) or is_transformed(a, b):
+        return torch.mm(a, b)
+    if torch.is_grad_enabled():
+        found: Tensor = _Product.apply(a, b, None)  # type: ignore[no-untyped-call]
+        return found
+    return native.product(a, b)

@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 import torch
 from rich.progress import Progress
 
+from fastzsl.allocator import keep_freed_memory
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
 from fastzsl.methods.catalogue import load_user_methods
@@ -117,7 +118,7 @@ def _begin(parent: int) -> None:
     torch.set_num_threads(1)
     if sys.platform == "linux":
         _end_with(parent)
-        _keep_freed_memory()
+    keep_freed_memory()
     load_user_methods()  # a trial names its method's class, which may be in a user's file
 
 
@@ -129,17 +130,5 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
 
-def _keep_freed_memory() -> None:
-    """Otherwise glibc returns the memory of a batch to the system and requests it again in every step, which takes a
-    sixth of a training's time."""
-    with contextlib.suppress(AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_TRIM_THRESHOLD, 1 << 30)
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)
-
-
 PR_SET_PDEATHSIG = 1
 """Of sys/prctl.h."""
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of malloc.h."""

@@ -12,7 +12,7 @@ from fastzsl.errors import UserError
 from fastzsl.methods.context import Context
 from fastzsl.methods.engines.alternate import Player, alternate
 from fastzsl.methods.engines.softmax import LinearSoftmax
-from fastzsl.methods.engines.wgan import Generator, gradient_penalty, normal_weights
+from fastzsl.methods.engines.wgan import Generator, gradient_penalty, hidden_layer_slopes, normal_weights
 from fastzsl.methods.f_clswgan import Critic, FClsWganLosses
 from fastzsl.methods.gazsl import Critic as ClassifyingCritic
 from fastzsl.methods.gazsl import GAZSLLosses
@@ -47,7 +47,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_the_penalty_of_a_linear_critic_is_its_closed_form(seed: int) -> None:
     weight = torch.randn(D, dtype=torch.float64)
     real, fake = torch.randn(2, N, D, dtype=torch.float64)
-    found = gradient_penalty(lambda x: x @ weight + 3, real, fake, torch.rand(N, 1, dtype=torch.float64))
+    found = gradient_penalty(lambda x: weight.expand_as(x), real, fake, torch.rand(N, 1, dtype=torch.float64))
     torch.testing.assert_close(found, (weight.norm() - 1).square())
 
 
@@ -57,14 +57,34 @@ def test_the_penalty_has_the_gradient_of_finite_differences(seed: int) -> None:
     real, fake = torch.randn(2, 6, D, dtype=torch.float64)
     share, condition = torch.rand(6, 1, dtype=torch.float64), torch.randn(6, H, dtype=torch.float64)
 
-    def penalty(weight: Tensor) -> Tensor:
-        def at(x: Tensor) -> Tensor:
-            hidden = nn.functional.leaky_relu(x @ weight.mT + condition, 0.2)
-            return critic.last(hidden)[:, 0]
+    def penalty(weight: Tensor, last: Tensor) -> Tensor:
+        def slopes(x: Tensor) -> Tensor:
+            return hidden_layer_slopes((x @ weight.mT + condition).detach(), weight, last, 0.2)
 
-        return gradient_penalty(at, real, fake, share)
+        return gradient_penalty(slopes, real, fake, share)
 
-    assert torch.autograd.gradcheck(penalty, critic.of_features.weight.detach().requires_grad_())
+    assert torch.autograd.gradcheck(penalty, (critic.of_features.weight, critic.last.weight))
+
+
+@pytest.mark.parametrize("make", [f_clswgan, gazsl])
+def test_the_slopes_of_a_critic_and_their_derivatives_are_autograds(seed: int, make) -> None:
+    critic = make().critic.double()
+    normal_weights(critic, 0.5)
+    x = torch.randn(N, D, dtype=torch.float64, requires_grad=True)
+    inputs = (x, critic.of_description(torch.randn(N, M, dtype=torch.float64))) if make is f_clswgan else (x,)
+    judged = critic(*inputs) if make is f_clswgan else critic(*inputs)[0]
+    (wanted,) = torch.autograd.grad(judged.sum(), x, create_graph=True)
+    found = critic.slopes(*inputs)
+    torch.testing.assert_close(found, wanted)
+    weights = list(critic.parameters())
+    pulls = [
+        torch.autograd.grad(
+            (slopes.norm(dim=1) - 1).square().mean(), weights, retain_graph=True, materialize_grads=True
+        )
+        for slopes in (found, wanted)
+    ]
+    for mine, autograds in zip(*pulls):
+        torch.testing.assert_close(mine, autograds)
 
 
 def test_the_split_critic_is_the_one_on_concatenated_inputs(seed: int) -> None:

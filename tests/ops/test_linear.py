@@ -106,6 +106,28 @@ def test_derivatives_of_every_kind(every_call: list[tuple[int, ...]], seed: int)
 
 
 @needs_native
+def test_the_penalty_of_a_critic_and_third_derivatives_run_on_the_kernels(
+    every_call: list[tuple[int, ...]], seed: int
+) -> None:
+    """As in the gradient penalty of a GAN: the gradient of a gradient's norm."""
+    x, weight, bias = (t.detach().double().requires_grad_() for t in parts(6, 9, 7))
+    last = torch.randn(7)
+
+    def of(function, inputs):  # type: ignore[no-untyped-def]
+        calls = len(every_call)
+        D = (function(*inputs).sigmoid() @ last.to(inputs[0])).sum()
+        (slope,) = torch.autograd.grad(D, inputs[0], create_graph=True)
+        (second,) = torch.autograd.grad((slope.norm(dim=1) - 1).square().mean(), inputs[1], create_graph=True)
+        return [second, *torch.autograd.grad(second.square().sum(), inputs)], len(every_call) - calls
+
+    wanted, none = of(F.linear, (x, weight, bias))
+    found, calls = of(linear, [t.detach().float().requires_grad_() for t in (x, weight, bias)])
+    for mine, exact in zip(found, wanted):
+        torch.testing.assert_close(mine.double(), exact, rtol=1e-3, atol=1e-5)
+    assert (none, calls >= 10) == (0, True), calls
+
+
+@needs_native
 def test_other_types_autocast_and_the_eager_backend_are_pytorchs(
     every_call: list[tuple[int, ...]], seed: int
 ) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastzsl.methods.engines.lbfgs import minimise_by_lbfgs
+from fastzsl.ops.linear import linear
 
 
 class LinearSoftmax(NamedTuple):
@@ -24,7 +25,7 @@ class LinearSoftmax(NamedTuple):
 
     def logits(self, features: Tensor) -> Tensor:
         """(B, d) -> (B, C)."""
-        return features @ self.weight.mT + self.bias
+        return linear(features, self.weight, self.bias)
 
     def log_probabilities(self, features: Tensor) -> Tensor:
         """(B, d) -> (B, C), rows whose exponentials sum to 1."""
@@ -123,4 +124,4 @@ def _loss_and_gradient(
     wrong = log_p.exp_()
     wrong[torch.arange(len(labels), device=labels.device), labels] -= 1
     wrong /= len(labels)
-    return loss, torch.addmm(pull, wrong.mT, features), wrong.sum(0)
+    return loss, pull + linear(wrong.mT, features.mT), wrong.sum(0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastzsl.methods.engines.alternate import Player, player
+from fastzsl.ops.linear import Linear, linear
 
 PENALTY = 10.0
 """Weight of the gradient penalty in both methods."""
@@ -41,8 +42,8 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.noise_dim = noise_dim
-        self.first = nn.Linear(noise_dim + embedding_dim, hidden)
-        self.second = nn.Linear(hidden, feature_dim)
+        self.first = Linear(noise_dim + embedding_dim, hidden)
+        self.second = Linear(hidden, feature_dim)
         self.between = nn.LeakyReLU(slope)
         self.last = nn.ReLU() if output == "relu" else nn.Tanh()
 
@@ -71,17 +72,35 @@ def xavier_weights(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+def gradient_penalty(slopes: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
     """mean (|grad D(x^)| - 1)² with x^ = u x + (1 - u) x~.
 
     Args:
-        critic: features (B, d) -> D (B,); the gradient is with respect to the features only.
+        slopes: features (B, d) -> grad D (B, d), with respect to the features only.
         real, fake: x and x~ (B, d).
         share: u (B, 1).
     """
-    between = (share * real + (1 - share) * fake).requires_grad_()
-    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (slope.norm(dim=1) - 1).square().mean()
+    between = share * real + (1 - share) * fake
+    return (slopes(between).norm(dim=1) - 1).square().mean()
+
+
+def hidden_layer_slopes(inner: Tensor, weight: Tensor, last: Tensor, slope: float) -> Tensor:
+    """The gradient of w' LeakyReLU(W x + b) with respect to x: Wᵀ (w · LeakyReLU'(W x + b)), differentiable in W and w.
+
+    The derivative LeakyReLU' is 1 or `slope`, a constant almost everywhere. Autograd does not know that: its
+    gradient of this gradient has two more products, of zeros.
+
+    Args:
+        inner: W x + b (B, h); no gradient flows to it.
+        weight: W (h, d).
+        last: w (1, h).
+        slope: of the LeakyReLU; 0 for a ReLU.
+
+    Returns:
+        (B, d).
+    """
+    derivative = torch.where(inner > 0, 1.0, slope).to(inner)
+    return linear(last * derivative, weight.mT)
 
 
 def normal(shape: tuple[int, ...], random: torch.Generator, like: Tensor) -> Tensor:
