@@ -231,6 +231,7 @@ def _plan_entry(
     chosen: dict[str, Selection] = {}
     for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
         own = seeded(entry.configure(source, settings.budget is not None), seed, settings.splits == "random")
+        own = own.with_recipe()
         data = loader.load(own)
         label = f"{name}-{entry.name}-{seed}"
         found: Selection | None
@@ -267,7 +268,9 @@ def _distractors(
     for count in settings.distractors:
         for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
             for entry in compared:
-                own = seeded(entry.configure(source.changed(distractors=count, gamma_folds=0)), seed, False)
+                own = seeded(
+                    entry.configure(source.changed(distractors=count, gamma_folds=0)), seed, False
+                ).with_recipe()
                 curve.append(plan(str(count), entry, own, loader.load(own)))
     run_trials(
         trials_of(curve), table, workers=settings.workers, progress=progress, label="distractors",

@@ -59,7 +59,7 @@ def train(settings: Settings, console: Console | None = None) -> RunFolder:
     console.quiet = console.quiet or not fabric.is_global_zero
     run = RunFolder(settings.run_folder)
     check_names(settings)
-    settings = settings.with_absolute_paths().with_engine(fabric.device)
+    settings = settings.with_absolute_paths().with_engine(fabric.device).with_recipe()
     run.refuse_foreign(settings)
     with contextlib.ExitStack() as stack:
         if fabric.is_global_zero:

@@ -93,7 +93,7 @@ def tune(settings: Settings, console: Console | None = None) -> Selection:
     """
     console = console or open_console()
     base = base_settings(settings.config, settings.method, settings.set)
-    start = data_settings(base, settings.dataset, settings.root, settings.features)
+    start = data_settings(base, settings.dataset, settings.root, settings.features).with_recipe()
     check_names(start)
     method = start.method
     suffix = "" if method.name == "attended" else f"-{method.name}"

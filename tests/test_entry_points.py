@@ -327,7 +327,12 @@ def test_a_run_is_opened_with_the_recipe_that_trained_it(
             kept = json.loads((out / "gamma.json").read_text())
             (out / "gamma.json").write_text(json.dumps({**kept, "chosen": recipe}))
             shutil.copy(tmp_path / "--recipe" / "model.safetensors", out / "model.safetensors")
-        opened = open_run(out)
+        else:
+            before = (out / "model.safetensors").stat().st_mtime_ns
+            train(root, out, *flags, "--resume")
+            assert (out / "model.safetensors").stat().st_mtime_ns > before, "the same run, by the same flags"
+            monkeypatch.setattr(Attended, "recipes", {"other": {"epochs": 3, "attention_scale": 5.0}})
+        opened = open_run(out)  # the recipes of the installed version do not matter
         assert {name: getattr(opened.settings.method, name) for name in recipe} == recipe
         capsys.readouterr()
         fastzsl.eval.main([str(out), "--json"])

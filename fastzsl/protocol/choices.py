@@ -39,8 +39,6 @@ def with_choices(
         UserError: several devices, or no problems to choose on.
     """
     protocol = settings.protocol
-    if protocol.recipe in settings.method.recipes and not protocol.choose_image_size:
-        return run.with_chosen(settings), data
     if not protocol.choose_image_size and not training_options(settings):
         return settings, data
     if fabric.world_size > 1:
@@ -71,9 +69,7 @@ def first_candidate(settings: Settings) -> Settings:
 
 
 def _candidates(settings: Settings) -> list[Settings]:
-    sizes, recipe = settings.protocol.choose_image_size, settings.protocol.recipe
-    if recipe in settings.method.recipes:
-        settings = settings.changed(**settings.method.recipe(recipe))
+    sizes = settings.protocol.choose_image_size
     return [settings.changed(image_size=size, choose_image_size=()) for size in sizes] or [settings]
 
 

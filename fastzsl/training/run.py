@@ -184,16 +184,14 @@ class RunFolder:
         return found
 
     def with_chosen(self, settings: Settings) -> Settings:
-        """`settings`, with those that the run chose for its training: of a recipe that was named, or in gamma.json.
+        """`settings`, with those that the run chose for its training, as gamma.json holds them.
 
         config.yaml holds what the run was started with; the model may be another one.
 
         Raises:
             UserError: gamma.json is damaged, or holds no settings of the method.
         """
-        recipe, where = settings.protocol.recipe, str(self.gamma)
-        if recipe in settings.method.recipes:
-            settings = settings.changed(**settings.method.recipe(recipe))
+        where = str(self.gamma)
         chosen, features, protocol = self.load_chosen(), settings.features, settings.protocol
         if "image_size" in chosen:
             size = {"image_size": chosen.pop("image_size")}

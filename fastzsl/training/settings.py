@@ -257,6 +257,16 @@ class Settings:
             features = replace(features, backbone_weights=str(Path(str(weights)).absolute()))
         return replace(self, data=replace(data, **paths), features=features)
 
+    def with_recipe(self) -> Settings:
+        """The same with the settings of the recipe that `--recipe` names written out, so that config.yaml keeps them.
+
+        A later version may have another recipe of that name.
+        """
+        name = self.protocol.recipe
+        if name not in self.method.recipes:
+            return self
+        return self.changed(**self.method.recipe(name), recipe="given")
+
     def with_engine(self, device: torch.device) -> Settings:
         """The same with the engine that "auto" means here, if features are extracted.
 

@@ -234,6 +234,12 @@ def test_recipes_are_compared_unless_the_schedule_was_given():
     assert not training_options(settings.changed(recipe="given"))
     assert not training_options(settings.changed(gamma_folds=0)), "nothing to compare on"
     assert training_options(settings.changed(choose_epochs=(3, 4))) == [{"epochs": 3}, {"epochs": 4}]
+    named = settings.changed(recipe="gentle", eta=0.0, choose_epochs=(3, 4)).with_recipe()
+    assert named.protocol.recipe == "given"
+    assert named.method.settings() == {**settings.method.settings(), **recipes["gentle"], "eta": 0.0}
+    assert training_options(named) == [{"epochs": 3}, {"epochs": 4}], (
+        "its epochs are chosen as those of the defaults"
+    )
     with pytest.raises(UserError, match="--recipe soft"):
         settings.changed(recipe="soft")
 
