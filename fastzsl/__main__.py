@@ -8,6 +8,7 @@ import sys
 from fastzsl import __version__
 from fastzsl.command.exits import exits_with_message
 from fastzsl.errors import UserError, nearest
+from fastzsl.garbage import pause
 
 COMMANDS = {
     "make_dataset": "make a checked data set from a folder of images and a spreadsheet",
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     name = words[0].replace("-", "_")
     if name not in COMMANDS:
         raise UserError(f"unknown command {words[0]}{nearest(name, list(COMMANDS))} (fastzsl --help)")
+    pause()
     importlib.import_module(f"fastzsl.{name}").main(list(words[1:]))
 
 

@@ -14,7 +14,7 @@ import fastzsl
 PACKAGE = Path(fastzsl.__file__).parent
 
 FLOORS = (
-    ("errors", "allocator", "processors", "fabric", "chatter", "waiting"),
+    ("errors", "allocator", "garbage", "processors", "fabric", "chatter", "waiting"),
     ("files", "ops", "losses", "distributed", "clip"),
     ("features", "text"),
     ("data",),

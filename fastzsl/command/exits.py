@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from fastzsl import garbage
 from fastzsl.allocator import keep_freed_memory
 from fastzsl.command import processes
 from fastzsl.command.console import printable
@@ -30,6 +31,7 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         keep_freed_memory()
+        garbage.resume()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, ValueError):
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -56,6 +58,8 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
         except Exception:
             processes.let_others_speak(1)  # the lost process may know the reason
             raise
+        finally:
+            garbage.resume()  # nothing of the command is searched at the exit
         processes.report(f"fastzsl: error: {printable(' '.join(message.splitlines()))}")
         raise SystemExit(2)
 

@@ -1,0 +1,32 @@
+"""Python's garbage collector in a command: it does not search what the imports made, neither meanwhile nor at the end.
+
+The packages that a command imports make some million objects that live to its end. Searching them took .7 s of 3 s
+during the imports, and .9 s after the command's last line.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+
+def is_command() -> bool:
+    """Whether this process was started as a command of this package. Other programs' collector is left alone."""
+    words = sys.orig_argv
+    module = next((name for flag, name in pairwise(words) if flag == "-m"), "")
+    return module.split(".")[0] == "fastzsl" or [Path(word).stem for word in words[1:2]] == ["fastzsl"]
+
+
+def pause() -> None:
+    """Collect nothing until `resume`."""
+    if is_command():
+        gc.disable()
+
+
+def resume() -> None:
+    """Collect again, but only what is made from now on."""
+    if is_command():
+        gc.freeze()
+        gc.enable()
