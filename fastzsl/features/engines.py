@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastzsl.errors import UserError
+from fastzsl.features.convolutions import OneDnnConvolutions
 from fastzsl.features.folding import folded
 
 Engine = Literal["auto", "torch", "openvino"]
@@ -63,7 +64,14 @@ def frozen(backbone: Any) -> FrozenMaps:
         UserError: the engine is not installed or cannot run the backbone.
     """
     if backbone.engine != "openvino":
-        return folded(backbone)  # type: ignore[no-any-return]
+        maps = folded(backbone)
+
+        def by_pytorch(images: Tensor) -> Tensor:
+            with OneDnnConvolutions():
+                found: Tensor = maps(images)
+            return found
+
+        return by_pytorch
     from fastzsl.features.openvino import OpenVinoMaps
 
     return OpenVinoMaps(backbone)
