@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastzsl.data.formats.drawing import draw_image
+from fastzsl.data.formats.drawing import draw_image, draw_mask
 from fastzsl.data.formats.shapes import shapes
 from fastzsl.errors import UserError
 
@@ -58,6 +58,7 @@ def test_objects_do_not_overlap_and_the_mask_is_the_first_one(distractors: int) 
         image, mask = draw_image(objects, np.random.default_rng(i))
         inside = np.asarray(image, dtype=float)[mask]
         assert 100 < mask.sum() < 0.2 * mask.size
+        assert np.array_equal(draw_mask(objects, np.random.default_rng(i)), mask)
         assert (inside[:, 0] > inside[:, 2] + 40).mean() > 0.99
 
 

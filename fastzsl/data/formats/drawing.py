@@ -8,7 +8,7 @@ other combinations of the same attributes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -47,27 +47,48 @@ def draw_image(
     Returns:
         The RGB image (size × size) and the bool mask (size, size) of the first object.
     """
-    canvas = _clutter(rng, size)
+    canvas = _clutter(_octaves(rng), size)
     mask = np.zeros((size, size), dtype=bool)
-    for i, (place, combination) in enumerate(zip(_places(len(objects), rng, size), objects)):
-        x, y, radius = place
-        colour, alpha = _object(combination, radius, rng)
-        side = alpha.shape[0]
-        top, left = round(y - side / 2), round(x - side / 2)
-        window = canvas[top : top + side, left : left + side]
+    for i, (place, colour, alpha) in enumerate(_drawn(objects, rng, size)):
+        window = canvas[place]
         window += alpha[..., None] * (colour - window)
         if i == 0:
-            mask[top : top + side, left : left + side] = alpha > 0.5
+            mask[place] = alpha > 0.5
     canvas += rng.normal(0.0, 6.0, canvas.shape).astype(np.float32)
     return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)), mask
 
 
-def _clutter(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Smooth random colours in three octaves, float32 (size, size, 3)."""
+def draw_mask(objects: Sequence[Combination], rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
+    """The mask of `draw_image`, in a tenth of its time."""
+    _octaves(rng)
+    mask = np.zeros((size, size), dtype=bool)
+    place, _, alpha = next(_drawn(objects, rng, size))
+    mask[place] = alpha > 0.5
+    return mask
+
+
+def _drawn(
+    objects: Sequence[Combination], rng: np.random.Generator, size: int
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray, np.ndarray]]:
+    """Where each object lies, its colour and its coverage."""
+    for (x, y, radius), combination in zip(_places(len(objects), rng, size), objects):
+        colour, alpha = _object(combination, radius, rng)
+        side = alpha.shape[0]
+        top, left = round(y - side / 2), round(x - side / 2)
+        yield (slice(top, top + side), slice(left, left + side)), colour, alpha
+
+
+def _octaves(rng: np.random.Generator) -> list[np.ndarray]:
+    """Random colours, uint8 (cells, cells, 3), of 3, 7 and 14 cells."""
+    return [rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8) for cells in (3, 7, 14)]
+
+
+def _clutter(octaves: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """The octaves, smooth and added, float32 (size, size, 3)."""
     canvas = np.zeros((size, size, 3), dtype=np.float32)
-    for cells, weight in ((3, 0.6), (7, 0.3), (14, 0.1)):
-        coarse = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-        canvas += weight * np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
+    for cells, weight in zip(octaves, (0.6, 0.3, 0.1)):
+        smooth = Image.fromarray(cells).resize((size, size), Image.Resampling.BICUBIC)
+        canvas += weight * np.asarray(smooth, dtype=np.float32)
     return 0.75 * canvas + 16.0
 
 

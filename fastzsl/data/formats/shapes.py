@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastzsl.data.dataset import ZeroShotDataset, split_per_class
 from fastzsl.data.formats import drawing
-from fastzsl.data.formats.drawing import COLOURS, SHAPES, TEXTURES, Combination, draw_image
+from fastzsl.data.formats.drawing import COLOURS, SHAPES, TEXTURES, Combination, draw_image, draw_mask
 from fastzsl.errors import UserError
 
 MOST_DISTRACTORS = 50
@@ -31,16 +31,16 @@ class ShapesImages:
         return len(self._objects)
 
     def image(self, index: int) -> Image.Image:
-        return self._draw(index)[0]
+        return draw_image(self._objects[index], self._random(index))[0]
 
     def mask(self, index: int) -> np.ndarray:
-        return self._draw(index)[1]
+        return draw_mask(self._objects[index], self._random(index))
 
     def describe(self, index: int) -> str:
         return f"shapes image {index}"
 
-    def _draw(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        return draw_image(self._objects[index], np.random.default_rng([self._seed, index]))
+    def _random(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, index])
 
 
 def shapes(seed: int = 0, distractors: int = 2) -> ZeroShotDataset:
