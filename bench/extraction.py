@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fastzsl.allocator import keep_freed_memory
 from fastzsl.data.formats.folder import read_image
 from fastzsl.features.backbones import Backbone, load_backbone
 from fastzsl.features.engines import FrozenMaps, choose_engine, frozen
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    keep_freed_memory()  # as every command does
     found = list_images(options.folder)
     paths = [found[i] for i in torch.linspace(0, len(found) - 1, options.images).int()]
     backbone = load_backbone(options.backbone, options.weights)
