@@ -104,7 +104,7 @@ def _choose(
     size = {"image_size": best.settings.features.image_size} if sizes else {}
     tried = [
         ({"image_size": c.settings.features.image_size} if sizes else {})
-        | {**p.changes, "T1": p.T1, "H": p.H, "AUSUC": p.AUSUC}
+        | {**p.changes, "T1": p.T1, "H": p.H, "AUSUC": p.AUSUC, "problems": p.problems}
         for c in compared
         for p in c.selection.points
     ]

@@ -29,6 +29,8 @@ RunTrials = Callable[[Sequence[Trial]], None]
 OBJECTIVES = ("T1", "H", "AUSUC")
 SCHEDULE = ("epochs", "lr", "temperature")
 """Settings whose giver has decided on the training: no recipes are compared."""
+HOPELESS = 0.5
+"""A training whose AUSUC on the first problem is below this share of the best one's is not compared on the others."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class SearchPoint:
         gamma: the calibration with the highest mean H over the folds.
         T1, H, AUSUC: means over the folds, H at `gamma`.
         spread: standard deviation over the folds of the objective.
+        problems: number of folds on which it was tried.
     """
 
     changes: dict[str, Any]
@@ -48,6 +51,7 @@ class SearchPoint:
     H: float
     AUSUC: float
     spread: float
+    problems: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Selection:
 
     @property
     def best(self) -> SearchPoint:
-        return max(self.points, key=lambda p: getattr(p, self.objective))
+        return _best(self.points, self.objective)
 
     def save_table(self, path: Path) -> None:
         """The table of trials as CSV, with a row for every point."""
@@ -98,6 +102,7 @@ def select(
     full: bool = False,
     limit: int = 0,
     options: Sequence[dict[str, Any]] = (),
+    hopeless: float = 0.0,
 ) -> Selection:
     """Choose settings of a method: all combinations, a sample of them, or one setting after the other.
 
@@ -118,6 +123,8 @@ def select(
         limit: number of combinations to try: `settings` itself, `options`, and others drawn from the grid; 0 searches
             as `full` says.
         options: combinations to try, without `limit` instead of those of a grid.
+        hopeless: options whose objective on the first problem is below this share of the best one's are not tried on
+            the others.
 
     Raises:
         UserError: an unknown setting or objective, no rounds, or an empty list of values.
@@ -132,12 +139,14 @@ def select(
     def trial(option: Mapping[str, Any], problem: HeldOutClasses) -> Trial:
         return Trial.of(replace(settings, method=replace(settings.method, **option)), data, problem)
 
-    def score(options: Iterable[dict[str, Any]]) -> list[SearchPoint]:
+    def score(
+        options: Iterable[dict[str, Any]], problems: Sequence[HeldOutClasses] = problems
+    ) -> list[SearchPoint]:
         new = {_key(o): o for o in options}
-        run([trial(o, p) for p in problems for k, o in new.items() if k not in tried])
-        for key, option in new.items():
-            if key not in tried:
-                tried[key] = _judge(option, [trial(option, p) for p in problems], table, objective)
+        left = {k: o for k, o in new.items() if k not in tried or tried[k].problems < len(problems)}
+        run([trial(o, p) for p in problems for o in left.values()])
+        for key, option in left.items():
+            tried[key] = _judge(option, [trial(option, p) for p in problems], table, objective)
         return [tried[key] for key in new]
 
     if limit:
@@ -145,6 +154,9 @@ def select(
         drawn = ({**changes, **point} for point in _sample(grid, limit - len(known), changes))
         score([*known, *drawn])
     elif options:
+        if hopeless and len(options) > 1 and len(problems) > 1:
+            first = [getattr(point, objective) for point in score(options, problems[:1])]
+            options = [o for o, value in zip(options, first) if value >= hopeless * max(first)]
         score(options)
     elif full:
         score(dict(zip(grid, values)) for values in itertools.product(*grid.values()))
@@ -157,7 +169,7 @@ def select(
                 changes = max(score(options), key=lambda p: getattr(p, objective)).changes
             if changes == before:
                 break
-    best = max(tried.values(), key=lambda p: getattr(p, objective))
+    best = _best(tried.values(), objective)
     return Selection(
         settings=replace(settings, method=replace(settings.method, **best.changes)),
         gamma=best.gamma,
@@ -196,7 +208,7 @@ def choose_training(
     """One of `options`, and gamma, on the problems on which gamma is chosen.
 
     Maximises AUSUC, which does not depend on gamma. H would be measured at a gamma that was fitted to the same few
-    problems.
+    problems. Options that are `HOPELESS` on the first problem are not tried on the others.
 
     Raises:
         UserError: no problem to choose on.
@@ -205,7 +217,14 @@ def choose_training(
     if not count:
         raise UserError("there are no problems to choose on; wanted --gamma-folds above 0")
     draws = ClassDraws(count, settings.run.seed)
-    return select(settings, data, {}, table, run, folds=draws, objective="AUSUC", options=options)
+    return select(
+        settings, data, {}, table, run, folds=draws, objective="AUSUC", options=options, hopeless=HOPELESS
+    )
+
+
+def _best(points: Iterable[SearchPoint], objective: str) -> SearchPoint:
+    """The best of those that were tried on all problems."""
+    return max(points, key=lambda p: (p.problems, getattr(p, objective)))
 
 
 def _sample(grid: Mapping[str, Sequence[Any]], count: int, start: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -249,4 +268,4 @@ def _judge(
     results = [evaluate(s, gamma) for s in scores]
     mean = {name: sum(getattr(r, name) for r in results) / len(results) for name in OBJECTIVES}
     spread = torch.tensor([getattr(r, objective) for r in results]).std().item() if len(results) > 1 else 0.0
-    return SearchPoint(changes, gamma, mean["T1"], mean["H"], mean["AUSUC"], spread)
+    return SearchPoint(changes, gamma, mean["T1"], mean["H"], mean["AUSUC"], spread, len(trials))

@@ -253,6 +253,25 @@ def test_the_recipe_that_is_better_on_held_out_classes_is_taken(tmp_path):
     assert (found.settings.method.lr, found.settings.method.epochs) == (1e-2, 30)
 
 
+def test_what_is_hopeless_on_the_first_problem_is_not_trained_on_the_others(tmp_path):
+    table = TrialTable(tmp_path)
+    planned: list[int] = []
+
+    def run(trials):  # type: ignore[no-untyped-def]
+        planned.append(sum(t not in table for t in trials))
+        run_trials(trials, table, workers=1, load=small_problem)
+
+    hopeless, good, better = {"lr": 1e-9, "epochs": 1}, {"lr": 1e-2, "epochs": 20}, {"lr": 1e-2, "epochs": 30}
+    settings = SETTINGS.changed(gamma_folds=3)
+    found = choose_training(settings, small_problem(), [hopeless, good, better], table, run)
+    assert planned == [3, 4], "three on the first problem, then two on the two others"
+    assert [(p.changes, p.problems) for p in found.points] == [(hopeless, 1), (good, 3), (better, 3)]
+    assert found.best.problems == 3
+    assert found.gamma == found.best.gamma
+    kept = [p for p in found.points if p.problems == 3]
+    assert found.best.AUSUC == max(p.AUSUC for p in kept)
+
+
 def test_spoilt_test_images_do_not_change_the_epochs(tmp_path):
     settings = SETTINGS.changed(choose_epochs=(2, 20))
     found = []
