@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ import fastzsl.info
 import fastzsl.train
 from fastzsl.command.exits import exits_with_message
 from fastzsl.methods.attended.method import Attended
+from fastzsl.methods.engines import checkpoint
 from fastzsl.training.opened import open_run
 
 SMALL = ["--epochs", "2", "--hidden", "16", "--batch-size", "8", "--gamma-folds", "1", "--dataset", "folder"]
@@ -354,3 +358,28 @@ def test_errors_that_mean_too_little_memory_are_one_line(
         fails()
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("fastzsl: error: not enough memory")
+
+
+def test_too_little_memory_for_a_checkpoint_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torch.save` then ends with "unexpected pos 704 vs 598"."""
+
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > 10_000:
+                raise MemoryError
+            return super().write(data)
+
+    monkeypatch.setattr(checkpoint, "io", SimpleNamespace(BytesIO=Full))
+
+    @exits_with_message
+    def saves() -> None:
+        checkpoint.save_state(tmp_path / "checkpoint.pt", {"weights": torch.zeros(10_000)})
+
+    with pytest.raises(SystemExit) as stop:
+        saves()
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith("fastzsl: error: not enough memory") for line in lines] == [True]
+    assert not list(tmp_path.iterdir())

@@ -51,7 +51,7 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
             print("\nfastzsl: interrupted; what was already written is kept", file=sys.stderr)
             raise SystemExit(130) from None
         except RuntimeError as error:
-            if not any(words in str(error) for words in NO_MEMORY):
+            if not _lacks_memory(error):
                 processes.let_others_speak(1)
                 raise
             message = "not enough memory; smaller sizes (--hidden, --batch-size) need less"
@@ -64,3 +64,13 @@ def exits_with_message(main: Callable[P, R]) -> Callable[P, R]:
         raise SystemExit(2)
 
     return wrapped
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    """Whether it says so, or hides a MemoryError: `torch.save` ends with another error when its buffer cannot grow."""
+    if any(words in str(error) for words in NO_MEMORY):
+        return True
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, MemoryError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
