@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import gc
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 
 def is_command() -> bool:
     """Whether this process was started as a command of this package. Other programs' collector is left alone."""
-    words = sys.orig_argv
-    module = next((name for flag, name in pairwise(words) if flag == "-m"), "")
-    return module.split(".")[0] == "fastzsl" or [Path(word).stem for word in words[1:2]] == ["fastzsl"]
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word in ("-W", "-X"):
+            next(words, None)
+        elif word == "-m":
+            return next(words, "").split(".")[0] == "fastzsl"
+        elif word == "-c" or not word.startswith("-"):  # what follows is that program's own
+            return Path(word).stem == "fastzsl"
+    return False
 
 
 def pause() -> None:
