@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> Results | SeenResults:
     settings = replace(settings, data=replace(settings.data, **moved))
     check_names(settings)
     with progress_bars(console) as progress:
-        data, _ = prepare(settings, opened.fabric.device, progress)
+        data, _ = prepare(settings, opened.fabric.device, progress, opened.finetuned)
     if not asked.changed_data:
         opened.folder.refuse_other_data(data)
     scores = test_scores(opened.model, data)

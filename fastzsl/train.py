@@ -32,6 +32,7 @@ from fastzsl.report.environment import environment
 from fastzsl.report.results import results_table
 from fastzsl.report.run import write_run_report
 from fastzsl.report.tables import print_table
+from fastzsl.training.finetuning import FinetunedFeatures
 from fastzsl.training.fit import fit_model
 from fastzsl.training.inputs import check_names, open_backbone, prepare
 from fastzsl.training.launch import first_then_others, launch
@@ -85,6 +86,8 @@ def _run(settings: Settings, fabric: Fabric, run: RunFolder, console: Console) -
             run.begin(settings, data, _features_of(data, backbone))
         fabric.barrier()  # an old checkpoint must be removed before any process looks for one
         settings, data = with_choices(settings, data, fabric, run, progress)
+        if fabric.is_global_zero and isinstance(data.adapt, FinetunedFeatures):
+            run.save_backbone(data.adapt.weights(data))
         model = _fit(settings, data, fabric, backbone, run, progress)
         if fabric.is_global_zero:
             run.save_model(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,6 +35,8 @@ class ZeroShotDataset:
             depend on folders. The cached features are named after it.
         image_ids: (N,) index of each image in its source, of which this data set may be a part.
         views: features of further views of the same images, see `fastzsl.features.views`.
+        adapt: makes other features for each problem of held-out classes, of all images and a source for each view;
+            with None every problem has the features above.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ZeroShotDataset:
     fingerprint: str = ""
     image_ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     views: tuple[RegionSource, ...] = ()
+    adapt: Callable[[ZeroShotDataset], tuple[RegionSource, ...]] | None = None
     _identity: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone
 from fastzsl.features.engines import Engine, choose_engine
 from fastzsl.features.extraction import Progress, cache_path, extract_features, feature_identity, load_cached
+from fastzsl.features.sources import ImageSource, RegionSource
 from fastzsl.features.views import VIEWS, Views
 
 
@@ -104,17 +105,40 @@ def with_features(
         if views != "one":
             raise UserError(f"--views {views} needs images; data set {data.name} comes with features")
         return data
+    return data.with_regions(
+        *read_or_extract(data.images, data.fingerprint, backbone, weights, engine, views, device, progress)
+    )
+
+
+def read_or_extract(
+    images: ImageSource,
+    fingerprint: str,
+    backbone: Backbone,
+    weights: str | None,
+    engine: Engine,
+    views: Views,
+    device: torch.device | str,
+    progress: Progress,
+) -> list[RegionSource]:
+    """Region features of images, a source for each view, read from the cache or extracted into it.
+
+    Args:
+        fingerprint: of the images. The other arguments are those of `with_features`.
+
+    Raises:
+        UserError: a fault of the extraction.
+    """
     backbone.engine = choose_engine(engine, device, next(backbone.trunk.parameters()).dtype)
     sources = []
     for view in VIEWS[views]:
-        path = cache_path(data.fingerprint, backbone, weights, view)
+        path = cache_path(fingerprint, backbone, weights, view)
         if path.exists():
-            progress(len(data.images))
+            progress(len(images))
         else:
             extract_features(
-                data.images, backbone, path, fingerprint=data.fingerprint, weights=weights, device=device,
+                images, backbone, path, fingerprint=fingerprint, weights=weights, device=device,
                 progress=progress, view=view,
             )  # fmt: skip
-        identity = feature_identity(backbone, data.fingerprint, weights, view)
-        sources.append(load_cached(path, len(data.images), identity))
-    return data.with_regions(*sources)
+        identity = feature_identity(backbone, fingerprint, weights, view)
+        sources.append(load_cached(path, len(images), identity))
+    return sources

@@ -64,6 +64,7 @@ class SeenClassesOnly:
         self._views = tuple(OnlyRegions(view, allowed) for view in data.views)
         self._fingerprint = data.fingerprint
         self._attributes = data.attribute_names
+        self._adapt = data.adapt
         self._share = len(data.unseen) / data.num_classes or HELD_OUT_SHARE
 
     def problem(self, held_out: HeldOutClasses) -> ZeroShotDataset:
@@ -119,7 +120,7 @@ class SeenClassesOnly:
         is_kept = labels < len(kept)
         indices = torch.arange(len(labels))
         trainval, test_seen = split_per_class(indices[is_kept], labels[is_kept], TEST_SHARE, generator)
-        return ZeroShotDataset(
+        problem = ZeroShotDataset(
             name=f"{self.name}-held-out-{name}",
             class_names=tuple(self.class_names[i] for i in old_ids.tolist()),
             class_embeddings=self._embeddings[old_ids],
@@ -136,6 +137,10 @@ class SeenClassesOnly:
             fingerprint=self._fingerprint,
             image_ids=self._image_ids,
         )
+        if self._adapt is None:
+            return problem
+        own = [OnlyRegions(source, self._image_ids) for source in self._adapt(problem)]
+        return problem.with_regions(*own)
 
 
 class OnlyRegions:

@@ -24,6 +24,7 @@ from fastzsl.protocol.probabilities import Probabilities, read_probabilities
 from fastzsl.protocol.scoring import place_of
 from fastzsl.protocol.shots import ClassMeans, ShotWeights, read_shot_weights
 from fastzsl.text import describe_like, read_record
+from fastzsl.training.finetuning import load_trunk
 from fastzsl.training.opened import open_run
 
 
@@ -327,6 +328,8 @@ def load(
     if trunk is None or backbone is not None:
         weights = backbone_weights or (None if backbone else features.backbone_weights)
         trunk = load_backbone(backbone or features.backbone, weights, features.image_size)
+        if opened.finetuned and not backbone:
+            load_trunk(trunk, opened.finetuned)
         trunk.engine = choose_engine(engine, opened.fabric.device)
     feature_dim = opened.feature_dim
     if trunk.feature_dim != feature_dim:

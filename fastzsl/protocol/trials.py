@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fastzsl.methods.method import Method
 from fastzsl.protocol.attention import attention_separation, localisation
 from fastzsl.protocol.metrics import TestScores, conventional_accuracy, seen_unseen_curve
 from fastzsl.protocol.pipeline import fit_and_score
+from fastzsl.training.finetuning import VERSION as FINETUNING
 from fastzsl.training.launch import open_fabric
 from fastzsl.training.settings import DataSettings, FeatureSettings, Settings
 
@@ -85,6 +86,8 @@ class Trial:
             made["engine"] = choose_engine(features.engine, "cpu")
         if features.views != "one":
             made["views"] = features.views
+        if features.finetune_epochs:
+            made["finetuned"] = [FINETUNING, features.finetune_epochs]
         return {
             "data": self.data_identity,
             "features": made,
@@ -237,6 +240,13 @@ def _load(trial: Trial, load: Loader | None) -> ZeroShotDataset:
     return problems[trial.held_out]
 
 
+def prepare_problems(trials: Sequence[Trial], load: Loader | None = None) -> None:
+    """Fine-tune the backbones that the trials need, with all threads, before processes of one thread share them."""
+    for trial in trials:
+        if trial.source.features.finetune_epochs:
+            _load(trial, load)
+
+
 def keep_loaded(trial: Trial, data: ZeroShotDataset, load: Loader | None = None) -> None:
     """Use `data` for this trial and others of its source, in this process and its forks, instead of reading it."""
     key = (trial.source, load)
@@ -261,5 +271,6 @@ _loaded: dict[tuple[Source, Loader | None], _Loaded] = {}
 """The one data set that this process read last, and its problems of held-out classes."""
 
 __all__ = [
-    "Loader", "Source", "Trial", "TrialResult", "TrialTable", "keep_loaded", "load_source", "run_trial",
+    "Loader", "Source", "Trial", "TrialResult", "TrialTable", "keep_loaded", "load_source",
+    "prepare_problems", "run_trial",
 ]  # fmt: skip

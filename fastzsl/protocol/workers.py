@@ -21,7 +21,7 @@ from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.errors import UserError
 from fastzsl.methods.catalogue import load_user_methods
 from fastzsl.processors import usable
-from fastzsl.protocol.trials import Loader, Trial, TrialTable, keep_loaded, run_trial
+from fastzsl.protocol.trials import Loader, Trial, TrialTable, keep_loaded, prepare_problems, run_trial
 
 
 def run_trials(
@@ -54,6 +54,7 @@ def run_trials(
 
     if data is not None and waiting:
         keep_loaded(waiting[0], data, load)
+    prepare_problems(waiting, load)
 
     def done() -> None:
         if progress and task is not None:

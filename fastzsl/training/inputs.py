@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from fastzsl.errors import UserError
 from fastzsl.features.backbones import Backbone, check_backbone, load_backbone
 from fastzsl.features.views import VIEWS
 from fastzsl.ops.dispatch import check_backend
+from fastzsl.training.finetuning import FinetunedFeatures, load_trunk
 from fastzsl.training.loggers import check_logger
 from fastzsl.training.settings import DataSettings, FeatureSettings, Settings
 
@@ -60,21 +61,34 @@ def load_images(settings: DataSettings) -> ZeroShotDataset:
 
 
 def load_features(
-    data_settings: DataSettings, feature_settings: FeatureSettings, device: torch.device, progress: Progress
+    data_settings: DataSettings,
+    feature_settings: FeatureSettings,
+    device: torch.device,
+    progress: Progress,
+    finetuned: Path | None = None,
 ) -> ZeroShotDataset:
     """The data set with region features, extracted or read from the cache.
+
+    Args:
+        finetuned: weights of a backbone that was fine-tuned before; by default it is fine-tuned if the settings say so.
 
     Raises:
         UserError: anything wrong with data set, backbone or weights.
     """
     data = load_images(data_settings)
     _tell_skipped(data, progress)
+    if feature_settings.finetune_epochs and finetuned is None:
+        return _finetuned(data, feature_settings, device, progress)
+    backbone, weights = open_backbone(feature_settings), feature_settings.backbone_weights
+    if finetuned is not None:
+        load_trunk(backbone, finetuned)
+        weights = str(finetuned)
     count = len(data.labels) * len(VIEWS[feature_settings.views])
     task = progress.add_task("features", total=count)
     data = with_features(
         data,
-        open_backbone(feature_settings),
-        feature_settings.backbone_weights,
+        backbone,
+        weights,
         engine=feature_settings.engine,
         views=feature_settings.views,
         device=device,
@@ -84,16 +98,28 @@ def load_features(
     return data
 
 
+def _finetuned(
+    data: ZeroShotDataset, settings: FeatureSettings, device: torch.device, progress: Progress
+) -> ZeroShotDataset:
+    if data.images is None:
+        raise UserError(f"--finetune-epochs needs images; data set {data.name} comes with features")
+    adapt = FinetunedFeatures(settings, data.images, data.fingerprint, device, progress)
+    return replace(data.with_regions(*adapt(data)), adapt=adapt)
+
+
 def prepare(
-    settings: Settings, device: torch.device, progress: Progress
+    settings: Settings, device: torch.device, progress: Progress, finetuned: Path | None = None
 ) -> tuple[ZeroShotDataset, Backbone | None]:
     """The data set, with region features unless the backbone is to be trained, and the backbone if it is.
+
+    Args:
+        finetuned: see `load_features`.
 
     Raises:
         UserError: anything wrong with data set, backbone or weights.
     """
     if not settings.method.trains_backbone:
-        return load_features(settings.data, settings.features, device, progress), None
+        return load_features(settings.data, settings.features, device, progress, finetuned), None
     data = load_images(settings.data)
     _tell_skipped(data, progress)
     return data, open_backbone(settings.features)

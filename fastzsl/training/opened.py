@@ -44,6 +44,11 @@ class OpenedRun:
     backbone: Backbone | None
     fabric: Fabric
 
+    @property
+    def finetuned(self) -> Path | None:
+        """Weights of the backbone that was fine-tuned for the run, if one was."""
+        return self.folder.backbone if self.settings.features.finetune_epochs else None
+
 
 def find_run(path: Path) -> tuple[RunFolder, Settings]:
     """A run folder and the settings of its training.

@@ -19,6 +19,7 @@ from fastzsl.errors import UserError
 from fastzsl.files.atomic import write_text_atomically
 from fastzsl.files.tensors import load_tensors, save_tensors
 from fastzsl.text.described import RECORD_OF_RUN, read_record
+from fastzsl.training.finetuning import FILE
 from fastzsl.training.loggers import open_log
 from fastzsl.training.settings import FeatureSettings, Settings, load_settings, read_group, save_settings
 
@@ -27,8 +28,9 @@ class RunFolder:
     """Names of a run's files.
 
     config.yaml, metrics.jsonl, TensorBoard events, checkpoint.pt, gamma.json, trials (where epochs are chosen),
-    model.safetensors, classes.csv, descriptions.json (where texts describe the classes), data.json, results.json,
-    class_means.safetensors, predictions.csv, accuracy.csv, confusion.csv, attention.png, accuracy.png, report.html.
+    model.safetensors, backbone.safetensors (if it was fine-tuned), classes.csv, descriptions.json (where texts describe
+    the classes), data.json, results.json, class_means.safetensors, predictions.csv, accuracy.csv, confusion.csv,
+    attention.png, accuracy.png, report.html.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,6 +41,7 @@ class RunFolder:
         self.gamma = path / "gamma.json"
         self.trials = path / "trials"
         self.model = path / "model.safetensors"
+        self.backbone = path / FILE
         self.classes = path / "classes.csv"
         self.class_means = path / "class_means.safetensors"
         self.descriptions = path / RECORD_OF_RUN
@@ -105,6 +108,10 @@ class RunFolder:
     def save_model(self, model: nn.Module) -> None:
         """model.safetensors: the model's tensors, without a backbone that was not trained."""
         save_tensors(self.model, model.state_dict())
+
+    def save_backbone(self, weights: Path) -> None:
+        """backbone.safetensors: the fine-tuned weights, which the cache may lose."""
+        save_tensors(self.backbone, load_tensors(weights))
 
     def load_model(self, model: nn.Module) -> None:
         """Load model.safetensors into a model of the same settings.

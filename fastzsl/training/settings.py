@@ -80,6 +80,8 @@ class FeatureSettings:
             "auto" uses it if it is installed.
         views: "flip" also extracts the mirror images and "crops" also the middle of both; a step of training draws one
             view of each image, and test scores are the mean over the views. Takes 2 or 4 times the space and time.
+        finetune_epochs: above 0, the second half of the backbone is first trained for so many passes over the training
+            images, to tell the seen classes apart. Each problem of held-out classes gets a backbone of its own.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -87,8 +89,10 @@ class FeatureSettings:
     image_size: int | None = None
     engine: Engine = "auto"
     views: Views = "one"
+    finetune_epochs: int = 0
 
     def __post_init__(self) -> None:
+        check_settings(self, not_negative=("finetune_epochs",), largest={"finetune_epochs": 100_000})
         if self.image_size is not None and not 16 <= self.image_size <= 4096:
             raise UserError(f"--image-size is {self.image_size}; wanted 16 to 4096 pixels")
 
@@ -167,6 +171,11 @@ class Settings:
         if self.features.views != "one" and (self.method.trains_backbone or self.data.features is not None):
             raise UserError(
                 f"--views {self.features.views} works on features that are extracted from images, "
+                "without --train-backbone and --features"
+            )
+        if self.features.finetune_epochs and (self.method.trains_backbone or self.data.features is not None):
+            raise UserError(
+                f"--finetune-epochs {self.features.finetune_epochs} works on images, "
                 "without --train-backbone and --features"
             )
         recipes = ("auto", "given", *self.method.recipes)
