@@ -69,7 +69,17 @@ class _Reader:
                     f"{request['path']}: the process that reads binary files ended with code "
                     f"{process.returncode}; is there enough memory?"
                 ) from None
+            except (
+                BaseException
+            ):  # no memory, or Ctrl-C: the rest of this reply is not the next one's beginning
+                self._process = None
+                _end(process)
+                raise
         return reply
+
+    def after_fork(self) -> None:
+        """A fork does not have the thread that may hold the lock."""
+        self._lock = threading.Lock()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
@@ -107,3 +117,5 @@ def _end(process: subprocess.Popen[bytes], owner: int | None = None) -> None:
 
 
 _reader = _Reader()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=lambda: _reader.after_fork())

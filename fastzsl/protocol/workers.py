@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -22,6 +23,9 @@ from fastzsl.errors import UserError
 from fastzsl.methods.catalogue import load_user_methods
 from fastzsl.processors import usable
 from fastzsl.protocol.trials import Loader, Trial, TrialTable, keep_loaded, prepare_problems, run_trial
+
+CHECK_SECONDS = 5.0
+"""How long to wait for a result before the pool's thread is looked at."""
 
 
 def run_trials(
@@ -66,6 +70,7 @@ def run_trials(
             run_trial(trial, table, load, keep_models)
             done()
         return
+    others = _serving_threads()
     with _pool(workers, forked=sys.platform == "linux" and not _use_gpu(waiting)) as pool:
         running: set[Future[None]] = set()
         with warnings.catch_warnings():
@@ -73,14 +78,17 @@ def run_trials(
             warnings.filterwarnings("ignore", ".*multi-threaded.*", DeprecationWarning)
             running |= {pool.submit(run_trial, trial, table, load, keep_models) for trial in waiting}
         try:
+            serving = _serving_threads() - others
             while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                finished, running = wait(running, CHECK_SECONDS, return_when=FIRST_COMPLETED)
+                if not finished and not all(thread.is_alive() for thread in serving):
+                    raise BrokenProcessPool
                 for future in finished:
                     future.result()
                     done()
         except BrokenProcessPool:
             raise UserError(
-                f"a training process was killed, most likely for lack of memory; "
+                f"a training process was killed or ended early, most likely for lack of memory; "
                 f"--workers {max(1, workers // 2)} needs less, and what was finished is kept"
             ) from None
         finally:
@@ -107,11 +115,21 @@ def _pool(workers: int, *, forked: bool) -> Iterator[ProcessPoolExecutor]:
             needs none. A driver of a GPU does not survive a fork, nor do the libraries of systems other than Linux.
     """
     context = multiprocessing.get_context("fork" if forked else "spawn")
+    before = multiprocessing.active_children()
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+        for process in multiprocessing.active_children():
+            if process not in before:  # nobody told it to end
+                process.kill()
+                process.join()
+
+
+def _serving_threads() -> set[threading.Thread]:
+    """The threads of pools. If one ends for lack of memory, its pool does not say so, and no result ever comes."""
+    return {t for t in threading.enumerate() if type(t).__module__ == "concurrent.futures.process"}
 
 
 def _begin(parent: int) -> None:

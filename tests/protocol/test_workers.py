@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures.process
+import multiprocessing
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from small_problem import SETTINGS, small_problem
 
 from fastzsl.data.dataset import ZeroShotDataset
 from fastzsl.data.held_out import HeldOutClasses
+from fastzsl.errors import UserError
 from fastzsl.protocol.trials import Source, Trial, TrialTable
 from fastzsl.protocol.workers import run_trials
 
@@ -85,3 +89,21 @@ def zombie(pid: str) -> bool:
         return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+@on_linux
+def test_without_memory_for_its_own_threads_it_ends_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def no_memory(self: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(
+        concurrent.futures.process._ExecutorManagerThread, "wait_result_broken_or_wakeup", no_memory
+    )
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    trials = [trial_of(SETTINGS.changed(seed=s)) for s in range(2)]
+    before = set(multiprocessing.active_children())
+    with pytest.raises(UserError, match="memory"):
+        run_trials(trials, TrialTable(tmp_path), workers=2, load=small_problem)
+    assert set(multiprocessing.active_children()) <= before
