@@ -328,7 +328,7 @@ def load(
     if trunk is None or backbone is not None:
         weights = backbone_weights or (None if backbone else features.backbone_weights)
         trunk = load_backbone(backbone or features.backbone, weights, features.image_size)
-        if opened.finetuned and not backbone:
+        if opened.finetuned and not (backbone or backbone_weights):
             load_trunk(trunk, opened.finetuned)
         trunk.engine = choose_engine(engine, opened.fabric.device)
     feature_dim = opened.feature_dim

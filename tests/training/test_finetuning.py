@@ -165,6 +165,8 @@ def test_a_run_keeps_its_backbone_and_evaluates_and_predicts_with_it(
     maps = [r.backbone.trunk(torch.ones(1, 3, 64, 64)) for r in (tuned, pretrained)]
     assert not torch.equal(*maps)
     assert len(tuned.predict(image)) == 1
+    named = load_backbone("timm/test_resnet", out / "backbone.safetensors", 64)
+    assert torch.equal(named.trunk(torch.ones(1, 3, 64, 64)), maps[0])
 
     (out / "backbone.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match=r"backbone\.safetensors: not a whole safetensors file"):
