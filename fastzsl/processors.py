@@ -1,9 +1,11 @@
-"""The number of processors this process may use, from its affinity and the quota of its control group."""
+"""The number of processors this process may use, from its affinity and the quota of its control group; their maker."""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,12 @@ def usable(root: Path = Path("/")) -> int:
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *(math.ceil(quota) for quota in _quotas(root))]))
+
+
+@functools.cache
+def made_by_intel() -> bool:
+    """Whether the processor is Intel's, whose own library of products PyTorch uses."""
+    return "GenuineIntel" in (_read(Path("/proc/cpuinfo"))[:1000] or platform.processor())
 
 
 def _quotas(root: Path) -> Iterator[float]:

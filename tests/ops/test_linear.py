@@ -27,6 +27,7 @@ def every_call(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]
 
     monkeypatch.setattr(module, "LEAST", 0)
     monkeypatch.setattr(module, "FAST", tuple(native.loaded_module().isas()))
+    monkeypatch.setattr(module, "made_by_intel", lambda: False)
     monkeypatch.setattr(native, "product", counted)
     return calls
 
@@ -139,6 +140,18 @@ def test_other_types_autocast_and_the_eager_backend_are_pytorchs(
         assert linear(x, weight, bias).dtype == torch.bfloat16
     assert torch.equal(linear(x[0], weight, bias), F.linear(x[0], weight, bias))
     assert not every_call
+
+
+@needs_native
+def test_on_intel_pytorchs_own_library_computes_unless_the_kernels_are_named(
+    every_call: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(module, "made_by_intel", lambda: True)
+    x, weight, bias = parts(4, 5, 3)
+    assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+    assert not every_call
+    linear(x, weight, bias, "native")
+    assert len(every_call) == 1
 
 
 def test_a_small_call_is_pytorchs(seed: int) -> None:
