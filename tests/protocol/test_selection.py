@@ -224,7 +224,7 @@ def test_a_search_starts_with_the_settings_and_the_recipes_and_counts_them(tmp_p
 def test_recipes_are_compared_unless_the_schedule_was_given():
     settings = Settings()
     recipes = settings.method.recipes
-    own = {name: getattr(settings.method, name) for name in next(iter(recipes.values()))}
+    own = {name: getattr(settings.method, name) for recipe in recipes.values() for name in recipe}
     assert training_options(settings) == [own, *({**own, **recipe} for recipe in recipes.values())]
     without = training_options(settings.changed(eta=0.0))
     assert len(without) == 1 + len(recipes), "the model without a part is trained as well as the whole"

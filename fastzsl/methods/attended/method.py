@@ -74,7 +74,14 @@ class Attended(Method):
             "attention_scale": 3.0,
             "feature_dropout": 0.7,
             "embedding_normalisation": "whiten",
-        }
+        },
+        "words": {
+            "hidden": 1024,
+            "epochs": 20,
+            "eta": 0.3,
+            "attention_scale": 3.0,
+            "feature_dropout": 0.8,
+        },
     }
     grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "embedding_normalisation": ("centre", "whiten"),
