@@ -69,9 +69,8 @@ class _Reader:
                     f"{request['path']}: the process that reads binary files ended with code "
                     f"{process.returncode}; is there enough memory?"
                 ) from None
-            except (
-                BaseException
-            ):  # no memory, or Ctrl-C: the rest of this reply is not the next one's beginning
+            except BaseException:
+                # No memory, or Ctrl-C: the rest of this reply is not the next one's beginning.
                 self._process = None
                 _end(process)
                 raise
